@@ -290,3 +290,53 @@ class Progress:
     spent: Decimal | None = None
     fraction: float | None = None
     name: str = ""
+
+
+# --- reaching a machine --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchSecrets:
+    """What only this launch knows: made before ``create``, kept in the key store, deleted after the end.
+
+    PEM texts: ``ca`` is the certificate that both sides trust; ``server``, ``client`` and ``agent`` are a certificate
+    followed by its private key. ``server`` is None when read back from the key store: only the machine has it.
+    ``dns_name`` is what the server certificate says and what clients send as SNI, whatever the address.
+    """
+
+    key: str
+    api_key: Secret
+    agent_secret: Secret
+    dns_name: str
+    ca: str
+    client: Secret
+    agent: Secret
+    server: Secret | None
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentStatus:
+    """What the agent says of its machine. ``busy_seconds`` is cumulative; ``counters`` are the engine's own, raw."""
+
+    phase: str
+    born_at: datetime
+    can_end: bool
+    engine_exit_code: int | None = None
+    lease_until: datetime | None = None
+    ends_at: Mapping[str, datetime] = field(default_factory=dict)
+    idle_seconds: float = 0.0
+    busy_seconds: float = 0.0
+    counters: Mapping[str, float] = field(default_factory=dict)
+    cause: Cause | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probed:
+    """One generated token: the only proof of readiness. The tokens it used are ours, not the user's."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    started: datetime
+    ended: datetime

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import ClassVar, Protocol, runtime_checkable
 
 from .errors import ServerError
 from .model import (
     Account,
+    AgentStatus,
     Capabilities,
     Charge,
     EngineCommand,
     EngineSettings,
     Instance,
     InstanceSpec,
+    LaunchSecrets,
     MetricNames,
     Model,
     Offer,
     Phase,
+    Probed,
     Progress,
     Want,
 )
@@ -183,6 +186,44 @@ class Ledger(Protocol):
         ...
 
     async def aclose(self) -> None: ...
+
+
+class MachineLink(Protocol):
+    """The owner's line to one machine: its agent, and its engine's readiness. Raises only ``ServerError``."""
+
+    async def status(self) -> AgentStatus:
+        """Raises ``Unhealthy`` when the agent does not answer."""
+        ...
+
+    async def renew(self, lease: timedelta) -> None: ...
+
+    async def drain(self, grace: timedelta) -> None:
+        """Let running requests finish for at most ``grace``, then end."""
+        ...
+
+    async def end(self, cause: Cause) -> None:
+        """End now. Success when nobody answers any more, too."""
+        ...
+
+    async def log(self, tail: int) -> Sequence[str]: ...
+
+    async def probe(self, model: str) -> Probed:
+        """Generate one token. Raises ``Unhealthy`` while that does not work yet."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class KeyStore(Protocol):
+    """Launch secrets on disk (0600), synced before they are used. Raises only ``LedgerError``."""
+
+    def save(self, secrets: LaunchSecrets) -> None: ...
+    def load(self, key: str) -> LaunchSecrets | None: ...
+    def delete(self, key: str) -> None:
+        """Repeatable."""
+        ...
+
+    def keys(self) -> Sequence[str]: ...
 
 
 ProviderOptions = Mapping[str, object]
