@@ -1,0 +1,1 @@
+"""Decides and acts. Only this layer spends money, and it sees protocols only."""

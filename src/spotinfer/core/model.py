@@ -199,13 +199,18 @@ class Charge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a provider can do, readable without credentials. ``fuse``: a machine there can end itself."""
+    """What a provider can do, readable without credentials.
+
+    ``fuse``: a machine there can end itself. ``settle``: how long ``list_owned`` may lag behind ``create``; only after
+    it has passed is a missing machine evidence that nothing was rented.
+    """
 
     spot: bool = False
     stop: bool = False
     charges: bool = False
     fuse: bool = True
     remote: bool = True
+    settle: timedelta = timedelta(minutes=5)
 
 
 # --- models and engines --------------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""What to rent. Pure: offers and a model in, ranked candidates out."""
