@@ -1,0 +1,1 @@
+"""The public face: launch, plan, connect; clients, servers, transport, settings, display."""

@@ -24,19 +24,28 @@ async def end(world: World, record: Record, cause: Cause, *, detail: str = "") -
     ``terminated``, or ``terminating`` when the provider could not confirm it within ``Pace.end_limit``.
     Raises :class:`ProviderError` when the provider refused to end it.
     """
-    record = await world.ledger.want_end(record.key, cause, world.clock.now(), detail)
     if not record.live:
-        return await _closed(world, record)
+        return _closed(world, record)
+    record = await world.ledger.want_end(record.key, cause, world.clock.now(), detail)
     await _last_sample(world, record)
     provider = world.provider(record.provider)
     instance_id = record.instance_id or await find_by_key(world, provider, record.key)
     if record.state is not State.TERMINATING:
         record = await world.ledger.move(record.key, State.TERMINATING, cause, world.clock.now(), detail)
     if instance_id is None:
-        # Positive evidence: list_owned answers everything of ours or it raises.
-        return await gone(world, record, cause)
+        return await _not_listed(world, record, provider, cause)
     await provider.terminate(instance_id)
     return await _confirm(world, record, provider, instance_id, cause)
+
+
+async def _not_listed(world: World, record: Record, provider: Provider, cause: Cause) -> Record:
+    """``list_owned`` answers everything of ours or it raises, but right after a create it may lag."""
+    if world.clock.now() >= record.created_at + provider.capabilities.settle:
+        return await gone(world, record, cause)
+    log.warning(
+        "%s does not show the machine of %s yet; if it appears, `spotinfer reap` ends it", record.provider, record.name
+    )
+    return record
 
 
 async def find_by_key(world: World, provider: Provider, key: str) -> str | None:
@@ -50,12 +59,13 @@ async def find_by_key(world: World, provider: Provider, key: str) -> str | None:
 async def gone(world: World, record: Record, cause: Cause, detail: str = "") -> Record:
     """Record that it is gone, and forget its secrets."""
     record = await world.ledger.move(record.key, State.TERMINATED, cause, world.clock.now(), detail)
-    return await _closed(world, record)
+    return _closed(world, record)
 
 
-async def _closed(world: World, record: Record) -> Record:
+def _closed(world: World, record: Record) -> Record:
     if record.state is State.TERMINATED:
         world.keystore.delete(record.key)
+        world.holds.forget(record.key)
     return record
 
 

@@ -130,6 +130,7 @@ async def _intend(world: World, order: Order, candidate: Candidate, reporter: Re
     with anyio.CancelScope(shield=True):
         secrets = world.issue(key, order.limits.max_age, now)
         world.keystore.save(secrets)
+        world.holds.hold(key)
         intent = Intent(
             key=key,
             name=order.name,
@@ -145,6 +146,7 @@ async def _intend(world: World, order: Order, candidate: Candidate, reporter: Re
             record = await world.ledger.intend(intent)
         except SpotinferError:
             world.keystore.delete(key)
+            world.holds.forget(key)
             raise
     reporter.per_hour, reporter.rented_at = candidate.offer.per_hour, now
     return Attempt(

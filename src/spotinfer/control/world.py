@@ -10,7 +10,7 @@ from random import Random, SystemRandom
 from ..core.clock import Clock, WallClock
 from ..core.errors import UnknownName
 from ..core.model import Instance, LaunchSecrets, Progress
-from ..core.protocols import Engine, KeyStore, Ledger, MachineLink, ProgressListener, Provider
+from ..core.protocols import Engine, HoldStore, KeyStore, Ledger, MachineLink, ProgressListener, Provider
 
 OpenLink = Callable[[Instance, LaunchSecrets], MachineLink]
 Issue = Callable[[str, "timedelta | None", datetime], LaunchSecrets]
@@ -32,6 +32,7 @@ class Pace:
 class World:
     ledger: Ledger
     keystore: KeyStore
+    holds: HoldStore
     providers: Mapping[str, Provider]
     engines: Mapping[str, Engine]
     open_link: OpenLink

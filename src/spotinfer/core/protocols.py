@@ -226,5 +226,16 @@ class KeyStore(Protocol):
     def keys(self) -> Sequence[str]: ...
 
 
+class HoldStore(Protocol):
+    """Which machines a live process on this computer stands behind."""
+
+    def hold(self, key: str) -> None: ...
+    def release(self, key: str) -> None: ...
+    def forget(self, key: str) -> None: ...
+    def held(self, key: str) -> bool | None:
+        """None: not known on this computer."""
+        ...
+
+
 ProviderOptions = Mapping[str, object]
 """What a provider's constructor is given: its own settings by name."""

@@ -16,9 +16,6 @@ from .states import LEGAL, LIVE, Cause, State
 BOOT_LIMIT = timedelta(minutes=30)
 """A machine that has not answered by then is ended."""
 
-SETTLE = timedelta(minutes=5)
-"""How long a machine that was just requested may be missing from ``list_owned`` before "absent" is believed."""
-
 
 # --- what was seen -------------------------------------------------------------------------------------------------
 
@@ -33,9 +30,13 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Absent:
-    """Positive evidence that it does not exist; ``cause`` where the machine or the cloud told why."""
+    """A complete answer does not show it; ``cause`` where the machine or the cloud told why.
+
+    ``settled`` False: it was asked for so recently that a list may lag behind; only time turns that into evidence.
+    """
 
     cause: Cause | None = None
+    settled: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +99,7 @@ def step(record: Record, observation: Observation, now: datetime) -> list[Action
     if isinstance(observation, Unseen):
         return _unseen(record, observation, now)
     if isinstance(observation, Absent):
-        return _absent(record, observation, now)
+        return _absent(record, observation)
     return _seen(record, observation, now)
 
 
@@ -128,18 +129,18 @@ def _unseen(record: Record, observation: Unseen, now: datetime) -> list[Action]:
     return [*_towards_end(record, cause), Terminate(instance_id=record.instance_id, cause=cause)]
 
 
-def _absent(record: Record, observation: Absent, now: datetime) -> list[Action]:
+def _absent(record: Record, observation: Absent) -> list[Action]:
     if record.state not in LIVE:
         return []
-    if record.instance_id is None and not record.end_wanted and now < record.created_at + SETTLE:
-        return []  # a list that lags behind its own create is usual; only time turns it into evidence
+    if record.instance_id is None and not observation.settled:
+        return []
     return [Move(after=State.TERMINATED, cause=observation.cause or _gone_cause(record))]
 
 
 def _seen(record: Record, observation: Seen, now: datetime) -> list[Action]:
     instance = observation.instance
     if instance.state is State.TERMINATED:
-        return _absent(record, Absent(cause=instance.cause), now)
+        return _absent(record, Absent(cause=instance.cause))
     actions: list[Action] = []
     if record.instance_id is None and record.state in LIVE:
         actions.append(Bind(instance_id=instance.id))

@@ -1,0 +1,57 @@
+"""A server as the session holds it, and a loopback address to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import anyio
+
+from ..control.watch import Keeper
+from ..core.model import Instance, LaunchSecrets
+from ..core.protocols import MachineLink
+from ..core.records import Record
+from ..core.secret import Secret
+
+if TYPE_CHECKING:
+    from ..ledger.keys import FileKeyStore
+    from ..ledger.store import SqlLedger
+    from .openai_clients import Upstream
+    from .relay import LocalProxy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalUrl:
+    """A loopback address for other programs. ``url`` ends in ``/v1``; send ``key`` as the bearer token."""
+
+    url: str
+    key: Secret
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables that OpenAI-compatible programs read. Holds the key in the clear."""
+        return {"OPENAI_BASE_URL": self.url, "OPENAI_API_KEY": self.key.reveal()}
+
+
+@dataclass(kw_only=True)
+class Held:
+    """A server that this process uses. ``owner``: it launched it attached, and ends it."""
+
+    ledger: SqlLedger
+    keystore: FileKeyStore
+    record: Record
+    instance: Instance
+    secrets: LaunchSecrets
+    link: MachineLink
+    keeper: Keeper
+    owner: bool
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    proxies: list[LocalProxy] = field(default_factory=list)
+
+    @property
+    def now(self) -> Record:
+        """The freshest record that is known without asking."""
+        return self.keeper.record

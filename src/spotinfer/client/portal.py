@@ -1,0 +1,156 @@
+"""One long-lived event loop in a thread of its own, in which all control work runs.
+
+Both faces use it: the sync one because it has no loop, the async one because a lease must be renewed also while a
+notebook cell blocks the user's loop. A broken wait (Ctrl-C, a cancelled task) cancels the work *and waits* for its
+shielded clean-up; leaving at once would leak the machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from typing import Generic, TypeVar
+
+import anyio
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from sniffio import current_async_library
+
+from ..core.errors import ConfigError
+
+T = TypeVar("T")
+
+GRACE = 90.0
+"""Seconds that a broken wait gives to clean-up: longer than ending a machine may take."""
+
+
+class Portal:
+    """A loop thread, started on first use and again after a fork."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._manager: AbstractContextManager[BlockingPortal] | None = None
+        self._portal: BlockingPortal | None = None
+        self._thread: int | None = None
+        self._abandoned: list[object] = []
+        os.register_at_fork(after_in_child=self._forget)
+
+    def get(self) -> BlockingPortal:
+        with self._lock:
+            if self._portal is None:
+                self._manager = start_blocking_portal(name="spotinfer")
+                self._portal = self._manager.__enter__()
+                self._thread = self._portal.call(threading.get_ident)
+            return self._portal
+
+    def close(self) -> None:
+        """Stop the loop and join its thread."""
+        with self._lock:
+            manager, self._manager, self._portal = self._manager, None, None
+        if manager is not None:
+            manager.__exit__(None, None, None)
+
+    def call(self, function: Callable[[], Awaitable[T]], *, unfinished: Callable[[], str] | None = None) -> T:
+        """Run ``function`` in the loop and wait. Also works where a loop is running already (a notebook).
+
+        A first Ctrl-C cancels and waits for clean-up; a second one stops waiting and prints ``unfinished()``.
+        """
+        work = _Work(function)
+        future = self._start(work)
+        try:
+            return future.result()
+        except BaseException:
+            if not future.done() or future.cancelled():
+                future.cancel()
+                self._wait(work, unfinished)
+            raise
+
+    async def acall(self, function: Callable[[], Awaitable[T]]) -> T:
+        """The same from a coroutine of any loop, which stays responsive meanwhile."""
+        wake, woken = _waker()
+        work = _Work(function, wake)
+        future = self._start(work)
+        try:
+            await woken()
+        except BaseException:
+            future.cancel()
+            with anyio.move_on_after(GRACE, shield=True):
+                await woken()
+            raise
+        return await _result(future)
+
+    def _start(self, work: _Work[T]) -> Future[T]:
+        portal = self.get()
+        if threading.get_ident() == self._thread:
+            raise ConfigError(
+                "a synchronous spotinfer call was made from inside spotinfer's own loop",
+                hint="use AsyncClient there",
+            )
+        return portal.start_task_soon(work.run)
+
+    def _wait(self, work: _Work[T], unfinished: Callable[[], str] | None) -> None:
+        try:
+            work.done.wait(GRACE)
+        except KeyboardInterrupt:
+            if unfinished is not None:
+                print(unfinished(), file=sys.stderr)
+            raise
+
+    def _forget(self) -> None:
+        # Keep the old one alive: closing it would wait for a thread that fork did not copy.
+        self._abandoned += [self._manager, self._portal]
+        self._lock = threading.Lock()
+        self._manager = self._portal = self._thread = None
+
+
+class _Work(Generic[T]):
+    """A coroutine function, and the signal that it has really ended, its clean-up included."""
+
+    def __init__(self, function: Callable[[], Awaitable[T]], wake: Callable[[], object] | None = None) -> None:
+        self.done = threading.Event()
+        self._function = function
+        self._wake = wake
+
+    async def run(self) -> T:
+        try:
+            return await self._function()
+        finally:
+            self.done.set()
+            if self._wake is not None:
+                self._wake()
+
+
+def _waker() -> tuple[Callable[[], object], Callable[[], Awaitable[object]]]:
+    """Two ends of a signal into the running loop: one to call from any thread, which never blocks, one to await."""
+    event = anyio.Event()
+    if current_async_library() == "asyncio":
+        loop = asyncio.get_running_loop()
+
+        def wake() -> object:
+            # The user's loop may be closed by now (asyncio.run ended): nobody waits then.
+            return None if loop.is_closed() else loop.call_soon_threadsafe(event.set)
+
+    else:
+        import trio
+
+        token = trio.lowlevel.current_trio_token()
+
+        def wake() -> object:
+            return token.run_sync_soon(event.set)
+
+    return wake, event.wait
+
+
+async def _result(future: Future[T]) -> T:
+    """The coroutine has ended; its future follows within the same tick of the other loop."""
+    while not future.done():
+        await anyio.sleep(0)
+    return future.result()
+
+
+PORTAL = Portal()
+"""The one loop of this process: clients, keepers and proxies share it."""

@@ -1,0 +1,106 @@
+"""Keeps one running server: renews its lease, takes samples, warns of the budget, notices its end."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+
+import anyio
+
+from ..core.errors import LedgerError, ServerError
+from ..core.model import AgentStatus, Phase
+from ..core.protocols import MachineLink, ProgressListener
+from ..core.records import Record, Sample
+from ..core.states import State
+from .ending import sampled
+from .reconcile import reconcile
+from .report import Reporter
+from .world import World
+
+log = logging.getLogger("spotinfer")
+
+WARN_AT = 0.8
+"""The share of the budget at which its end is announced."""
+
+
+class Keeper:
+    """Runs until the machine has ended. ``record`` is what the ledger says, kept fresh.
+
+    Everybody who uses an attached server renews its lease while they live: the owner, and whoever connected.
+    """
+
+    def __init__(self, world: World, record: Record, link: MachineLink, listener: ProgressListener) -> None:
+        self.record = record
+        self.status: AgentStatus | None = None
+        self.ended = anyio.Event()
+        self._world = world
+        self._link = link
+        self._report = Reporter(listener, world.clock, record.name)
+        self._report.per_hour, self._report.rented_at = record.per_hour, record.created_at
+        self._warned = False
+        self._renewed_at: datetime | None = None
+        self._sample: Sample | None = None
+
+    async def run(self) -> None:
+        """Raises only ``LedgerError``."""
+        try:
+            while self.record.state is not State.TERMINATED:
+                await self._look()
+                await anyio.sleep(self._pause())
+            self._report(Phase.END, f"ended ({self.record.cause})")
+        finally:
+            self.ended.set()
+
+    def _pause(self) -> float:
+        lease = self.record.limits.lease
+        every = self._world.pace.sample_every
+        return every if lease is None else min(every, lease.total_seconds() / 3)
+
+    async def _look(self) -> None:
+        try:
+            await self._renew()
+            self.status = await self._link.status()
+        except ServerError as error:
+            log.debug("%s: %s", self.record.name, error.message)
+            self.record = await reconcile(self._world, self.record)
+            return
+        await self._take_sample(self.status)
+        self._warn_of_budget(self.status)
+
+    async def _renew(self) -> None:
+        lease, now = self.record.limits.lease, self._world.clock.now()
+        if lease is None or (self._renewed_at is not None and now - self._renewed_at < lease / 3):
+            return
+        await self._link.renew(lease)
+        self._renewed_at = now
+
+    async def _take_sample(self, status: AgentStatus) -> None:
+        sample = sampled(self._world, self.record, status)
+        if sample is None or (self._sample is not None and _same_work(sample, self._sample)):
+            return
+        self._sample = sample
+        try:
+            await self._world.ledger.sample(sample)
+        except LedgerError as error:  # a full disk must not stop the lease from being renewed
+            log.warning("%s: the ledger cannot be written: %s", self.record.name, error.message)
+
+    def _warn_of_budget(self, status: AgentStatus) -> None:
+        ends_at = status.ends_at.get("budget")
+        if ends_at is None or self._warned:
+            return
+        now = self._world.clock.now()
+        if now < status.born_at + (ends_at - status.born_at) * WARN_AT:
+            return
+        self._warned = True
+        left = max(timedelta(0), ends_at - now)
+        message = f"{WARN_AT:.0%} of the budget is used; the server ends in {left.total_seconds():.0f} s"
+        log.warning("%s: %s", self.record.name, message)
+        self._report(Phase.READY, message)
+
+
+def _same_work(one: Sample, other: Sample) -> bool:
+    return (one.prompt_tokens, one.completion_tokens, one.busy_seconds) == (
+        other.prompt_tokens,
+        other.completion_tokens,
+        other.busy_seconds,
+    )
