@@ -92,7 +92,7 @@ class AsyncClient:
         self._house = House(settings, progress)
 
     def launch(self, model: str | Plan, **options: Unpack[LaunchOptions]) -> Launching:
-        """Rent, start, wait for the first token. See :class:`LaunchOptions`; raises every kind of ``SpotinferError``."""
+        """Rent, start, wait for the first token. Options: :class:`LaunchOptions`. Raises every ``SpotinferError``."""
         return Launching(lambda: launch_server(self._house, model, options))
 
     async def connect(self, name: str) -> AsyncServer:

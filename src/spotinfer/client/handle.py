@@ -7,8 +7,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from ..ledger.meter import Meter
-from .house import House
 from .held import Held
+from .house import House
 
 if TYPE_CHECKING:
     import openai

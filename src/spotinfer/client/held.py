@@ -16,8 +16,8 @@ from ..core.secret import Secret
 if TYPE_CHECKING:
     from ..ledger.keys import FileKeyStore
     from ..ledger.store import SqlLedger
-    from .openai_clients import Upstream
     from .relay import LocalProxy
+    from .upstream import Upstream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,3 +55,18 @@ class Held:
     def now(self) -> Record:
         """The freshest record that is known without asking."""
         return self.keeper.record
+
+    def upstream(self) -> Upstream:
+        """The engine as clients reach it: address, key, client certificate, and the ledger that counts."""
+        from ..ledger.tags import current_tag
+        from ..serving.access import client_context
+        from .transport import Metering
+        from .upstream import Upstream
+
+        key = self.record.key
+        return Upstream(
+            endpoint=self.instance.endpoints["engine"],
+            api_key=self.secrets.api_key,
+            context=client_context(str(self.keystore.ca_pem(key)), str(self.keystore.client_pem(key))),
+            metering=Metering(key=key, sink=self.ledger.request, sni=self.secrets.dns_name, tag=current_tag),
+        )

@@ -58,7 +58,6 @@ class LaunchOptions(TypedDict, total=False):
     """How long the whole launch may take."""
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchRequest:
     """Checked options. ``limits`` has the defaults of the mode filled in."""
@@ -120,7 +119,9 @@ def _limits(options: Mapping[str, object], settings: Settings, detach: bool) -> 
 def _engine_settings(options: Mapping[str, object], settings: Settings) -> EngineSettings:
     extra = options.get("engine_args", ())
     if isinstance(extra, str) or not all(isinstance(item, str) for item in extra):  # type: ignore[attr-defined]
-        raise ConfigError("engine_args must be a list of strings", hint='for example engine_args=["--max-num-seqs", "8"]')
+        raise ConfigError(
+            "engine_args must be a list of strings", hint='for example engine_args=["--max-num-seqs", "8"]'
+        )
     return EngineSettings(
         context=_whole("context", options.get("context"), 1, 100_000_000),
         slots=_whole("slots", options.get("slots"), 1, 100_000),
@@ -175,5 +176,3 @@ def default_name(model: str, suffix: str) -> str:
     """``Qwen/Qwen3-8B`` -> ``qwen3-8b-1f3a``."""
     stem = re.sub(r"[^a-z0-9]+", "-", model.rstrip("/").rsplit("/", 1)[-1].lower()).strip("-")[:40] or "server"
     return f"{stem}-{suffix}"
-
-

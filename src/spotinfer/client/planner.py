@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ..control.attempt import HostView
 from ..control.world import World
-from ..core.errors import ConfigError, ProviderError, Reaction
+from ..core.errors import ProviderError, Reaction
 from ..core.model import Offer, Want
 from ..planning.plan import Candidate, Plan, rank, reject
 from ..serving.choice import choose_engine
@@ -42,7 +40,14 @@ def _candidate(
     world: World, settings: Settings, name: str, request: LaunchRequest, offer: Offer, *, local: bool
 ) -> Candidate | str:
     host = HostView(gpus=offer.accelerators.count if offer.accelerators else 0, local=local)
-    cache = Path(settings.cache) / "models"
-    model, choice = resolve_and_choose(world, name, request, host, cache)
-    reason = reject(offer, model, request.max_price)
-    return reason or Candidate(offer=offer, engine=choice.engine.name, model=model, why=choice.reason)
+    model = resolve_model(name, revision=request.revision)
+    if local is False and model.path is not None:
+        return f"{name} is a folder or file on this computer; a rented machine cannot read it"
+    choice = choose_engine(world.engines, model, host, request.engine)
+    if local:  # only now is it known in which format the engine wants a model that we make ourselves
+        model = resolve_model(
+            name, engine_format=choice.engine.format, cache=settings.cache / "models", revision=request.revision
+        )
+    return reject(offer, model, request.max_price) or Candidate(
+        offer=offer, engine=choice.engine.name, model=model, why=choice.reason
+    )

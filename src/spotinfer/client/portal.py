@@ -18,7 +18,6 @@ from typing import Generic, TypeVar
 
 import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
-from sniffio import current_async_library
 
 from ..core.errors import ConfigError
 
@@ -81,7 +80,7 @@ class Portal:
             with anyio.move_on_after(GRACE, shield=True):
                 await woken()
             raise
-        return await _result(future)
+        return work.outcome()
 
     def _start(self, work: _Work[T]) -> Future[T]:
         portal = self.get()
@@ -108,48 +107,46 @@ class Portal:
 
 
 class _Work(Generic[T]):
-    """A coroutine function, and the signal that it has really ended, its clean-up included."""
+    """A coroutine function, its outcome, and the signal that it has really ended, its clean-up included."""
 
     def __init__(self, function: Callable[[], Awaitable[T]], wake: Callable[[], object] | None = None) -> None:
         self.done = threading.Event()
         self._function = function
         self._wake = wake
+        self._value: list[T] = []
+        self._error: BaseException | None = None
 
     async def run(self) -> T:
         try:
-            return await self._function()
+            value = await self._function()
+            self._value.append(value)
+            return value
+        except BaseException as error:
+            self._error = error
+            raise
         finally:
             self.done.set()
             if self._wake is not None:
                 self._wake()
 
+    def outcome(self) -> T:
+        if self._error is not None:
+            raise self._error
+        return self._value[0]
+
 
 def _waker() -> tuple[Callable[[], object], Callable[[], Awaitable[object]]]:
     """Two ends of a signal into the running loop: one to call from any thread, which never blocks, one to await."""
     event = anyio.Event()
-    if current_async_library() == "asyncio":
+    try:
         loop = asyncio.get_running_loop()
-
-        def wake() -> object:
-            # The user's loop may be closed by now (asyncio.run ended): nobody waits then.
-            return None if loop.is_closed() else loop.call_soon_threadsafe(event.set)
-
-    else:
+    except RuntimeError:  # not asyncio, so trio: the only other library that anyio knows
         import trio
 
         token = trio.lowlevel.current_trio_token()
-
-        def wake() -> object:
-            return token.run_sync_soon(event.set)
-
-    return wake, event.wait
-
-
-async def _result(future: Future[T]) -> T:
-    """The coroutine has ended; its future follows within the same tick of the other loop."""
-    while not future.done():
-        await anyio.sleep(0)
-    return future.result()
+        return lambda: token.run_sync_soon(event.set), event.wait
+    # The user's loop may be closed by the time the work ends (asyncio.run returned): nobody waits then.
+    return lambda: None if loop.is_closed() else loop.call_soon_threadsafe(event.set), event.wait
 
 
 PORTAL = Portal()

@@ -28,6 +28,7 @@ from ..core.money import for_time
 from ..core.protocols import ProgressListener
 from ..core.records import Record
 from ..core.states import Cause, State
+from ..ledger.keys import FileKeyStore
 from ..ledger.store import SqlLedger, open_ledger
 from .held import Held, LocalUrl
 from .options import LaunchRequest, default_name
@@ -95,8 +96,12 @@ class Session:
     @property
     def world(self) -> World:
         if self._world is None:
-            self._world = build_world(self.settings, self.ledger)
+            self._world = build_world(self.settings, self.ledger, self.keystore)
         return self._world
+
+    @property
+    def keystore(self) -> FileKeyStore:
+        return FileKeyStore(self.settings.home / "keys")
 
     # --- launching -------------------------------------------------------------------------------------------------
 
@@ -172,7 +177,9 @@ class Session:
         instance = await self.world.provider(record.provider).get(record.instance_id) if record.instance_id else None
         if instance is None or secrets is None or not {"agent", "engine"} <= set(instance.endpoints):
             record = await reconcile(self.world, record)
-            missing = "its keys are not on this computer" if secrets is None and record.live else f"it is {record.state}"
+            missing = (
+                "its keys are not on this computer" if secrets is None and record.live else f"it is {record.state}"
+            )
             raise Lost(f"cannot use {record.name}: {missing} ({record.cause})", hint="launch it again")
         self.world.holds.hold(record.key)
         link = self.world.open_link(instance, secrets)
@@ -377,5 +384,3 @@ class Session:
         if self._ledger is not None:
             await self._ledger.aclose()
         self._world = self._ledger = None
-
-

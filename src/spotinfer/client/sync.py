@@ -70,7 +70,7 @@ class Client:
         self._house = House(settings, progress)
 
     def launch(self, model: str | Plan, **options: Unpack[LaunchOptions]) -> Server:
-        """Rent, start, wait for the first token. See :class:`LaunchOptions`; raises every kind of ``SpotinferError``."""
+        """Rent, start, wait for the first token. Options: :class:`LaunchOptions`. Raises every ``SpotinferError``."""
         return launch_server(self._house, model, options)
 
     def connect(self, name: str) -> Server:

@@ -47,9 +47,8 @@ class Loaded(Mapping[str, T]):
         return tuple(self._made.values())
 
 
-def build_world(settings: Settings, ledger: SqlLedger) -> World:
+def build_world(settings: Settings, ledger: SqlLedger, keystore: FileKeyStore) -> World:
     clock = WallClock()
-    keystore = FileKeyStore(settings.home / "keys")
 
     def provider(name: str) -> Provider:
         return registry.load_provider(name).from_options(settings.provider_options(name), clock=clock)
@@ -61,7 +60,7 @@ def build_world(settings: Settings, ledger: SqlLedger) -> World:
         from ..serving.access import client_context
         from ..serving.link import HttpLink
 
-        context = client_context(keystore.ca_pem(secrets.key), keystore.client_pem(secrets.key))
+        context = client_context(str(keystore.ca_pem(secrets.key)), str(keystore.client_pem(secrets.key)))
         return HttpLink(endpoints=instance.endpoints, secrets=secrets, context=context, clock=clock)
 
     return World(
@@ -80,5 +79,3 @@ def _issue(key: str, lifetime: timedelta | None, now: datetime) -> LaunchSecrets
     from ..serving.access import issue  # on use: making certificates imports cryptography
 
     return issue(key, lifetime=lifetime, now=now)
-
-

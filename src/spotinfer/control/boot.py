@@ -7,28 +7,25 @@ The same road is used on this computer and on rented ones: ``python3 -I -c BOOT`
 from __future__ import annotations
 
 import base64
-import io
 import json
 import sys
-import zipfile
 import zlib
 from collections.abc import Mapping
 from datetime import timedelta
-from functools import lru_cache
-from importlib import resources
 
+from ..agent.pack import packed_agent
 from ..core.model import EngineCommand, InstanceSpec, LaunchSecrets, Limits, MetricNames, Offer
 from ..core.protocols import Engine
 from ..core.records import budget_span
 from ..core.secret import Secret
 
 BOOT = """\
-import base64, os, sys
+import base64, os, sys, zlib
 folder = os.environ.setdefault("SPOTINFER_DIR", os.path.expanduser("~/.spotinfer"))
 os.makedirs(folder, 0o700, exist_ok=True)
 path = os.path.join(folder, "agent.zip")
 with open(path, "wb") as file:
-    file.write(base64.b64decode(os.environ.pop("SPOTINFER_AGENT")))
+    file.write(zlib.decompress(base64.b64decode(os.environ.pop("SPOTINFER_AGENT"))))
 sys.path.insert(0, path)
 from agent.main import main
 sys.exit(main())
@@ -40,18 +37,6 @@ LINGER_SECONDS = 60
 """How long a failed engine's log stays readable before the machine ends."""
 GRACE_SECONDS = 10
 """Between asking the engine to end and killing it."""
-
-
-@lru_cache(maxsize=1)
-def packed_agent() -> str:
-    """The agent's sources as a deflated zip in base64: the same bytes each time (no time stamps)."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for entry in sorted(resources.files("spotinfer.agent").iterdir(), key=lambda item: item.name):
-            if entry.name.endswith(".py"):
-                info = zipfile.ZipInfo(f"agent/{entry.name}")
-                archive.writestr(info, entry.read_bytes(), zipfile.ZIP_DEFLATED)
-    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def instance_spec(

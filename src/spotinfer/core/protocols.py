@@ -103,6 +103,8 @@ class Engine(Protocol):
     """How to start an inference server, and how to tell that it is ready, busy or broken. Holds no state."""
 
     name: ClassVar[str]
+    format: ClassVar[str]
+    """The form in which it takes a model that we make ourselves: ``safetensors`` or ``gguf``."""
     metrics: ClassVar[MetricNames]
     metrics_path: ClassVar[str]
 
