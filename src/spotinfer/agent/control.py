@@ -5,35 +5,22 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-import math
 import re
 import socket
 import ssl
-from http import HTTPStatus
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple  # noqa: UP035 - Python 3.8
 from urllib.parse import parse_qs, urlsplit
+
+if TYPE_CHECKING:
+    from .main import Agent
 
 MAX_HEAD = 16 << 10
 MAX_BODY = 64 << 10
 MAX_CONNECTIONS = 64
 MAX_LINES = 2000
-MAX_LEASE_S = 30 * 86400.0
+MAX_SPAN_S = 30 * 86400.0
 REQUEST_S = 10.0
 IDLE_S = 75.0
-
-
-class Machine(Protocol):
-    """What the control port can ask of the agent."""
-
-    def status(self) -> dict[str, Any]: ...
-
-    def tail(self, lines: int) -> list[str]: ...
-
-    def renew(self, seconds: float) -> dict[str, Any]: ...
-
-    def drain(self, grace_s: float) -> dict[str, Any]: ...
-
-    def stop(self, cause: str) -> dict[str, Any]: ...
 
 
 class Refused(Exception):
@@ -51,13 +38,11 @@ class _Request(NamedTuple):
     headers: dict[str, str]
     body: bytes = b""
 
-    def number(self, name: str, default: float | None, most: float) -> float:
+    def number(self, name: str, default: float | None) -> float:
         """A number of seconds in the JSON body."""
-        value = self.data().get(name, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise Refused(400, f"{name} must be a number")
-        if not math.isfinite(value) or not 0 <= value <= most:
-            raise Refused(400, f"{name} must be between 0 and {most:g}")
+        value: Any = self.data().get(name, default)
+        if type(value) not in (int, float) or not 0 <= value <= MAX_SPAN_S:  # NaN is not in that range either
+            raise Refused(400, f"{name} must be a number between 0 and {MAX_SPAN_S:g}")
         return float(value)
 
     def data(self) -> dict[str, Any]:
@@ -73,45 +58,52 @@ class _Request(NamedTuple):
 class Control:
     """Serves status, log, lease, drain and stop to the holder of the certificate and the secret."""
 
-    def __init__(self, machine: Machine, secret: str) -> None:
-        self._machine = machine
+    def __init__(self, agent: Agent, secret: str) -> None:
+        self._agent = agent
         self._bearer = f"Bearer {secret}".encode()
         self._open = 0
-        self._routes = {
-            "/status": ("GET", self._status),
+        self._server: asyncio.AbstractServer | None = None
+        self._routes: dict[str, tuple[str, Callable[[_Request], dict[str, Any]]]] = {
+            "/status": ("GET", lambda _: agent.status()),
             "/log": ("GET", self._log),
-            "/lease": ("POST", self._lease),
-            "/drain": ("POST", self._drain),
+            "/lease": ("POST", lambda request: agent.renew(request.number("seconds", None))),
+            "/drain": ("POST", lambda request: agent.drain(request.number("grace_s", 60))),
             "/stop": ("POST", self._stop),
         }
 
     async def listen(self, sock: socket.socket, tls: ssl.SSLContext) -> None:
-        await asyncio.start_server(self._serve, sock=sock, ssl=tls, ssl_handshake_timeout=10, limit=MAX_HEAD)
+        self._server = await asyncio.start_server(
+            self._serve, sock=sock, ssl=tls, ssl_handshake_timeout=10, limit=MAX_HEAD
+        )
+
+    def close(self) -> None:
+        """Answer nobody else."""
+        if self._server:
+            self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open += 1
         try:
             while self._open <= MAX_CONNECTIONS and await self._exchange(reader, writer):
                 pass
-        except (OSError, EOFError, asyncio.TimeoutError):
-            pass  # the client went away or fell silent: nobody is left to tell
+        except (OSError, EOFError, asyncio.TimeoutError, asyncio.CancelledError):
+            pass  # the client went away or fell silent, or the agent ends: nobody is left to tell
         finally:
             self._open -= 1
             writer.close()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """One request and its answer; whether the connection can carry another."""
+        """One request and its answer; whether the connection can carry another, which after a refusal it does not."""
         keep = False
         try:
             request = await self._read(reader)
-            keep = request.headers.get("connection", "").lower() != "close"
             status, answer = 200, self._answer(request)
+            keep = request.headers.get("connection", "").lower() != "close"
         except Refused as refusal:
             status, answer = refusal.status, {"error": str(refusal)}
-            keep = keep and status in (400, 401, 404, 405, 409)
         body = json.dumps(answer).encode()
         head = (
-            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: application/json\r\n"
+            f"HTTP/1.1 {status} \r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\nConnection: {'keep-alive' if keep else 'close'}\r\n\r\n"
         )
         writer.write(head.encode() + body)
@@ -152,23 +144,14 @@ class Control:
             raise Refused(405, f"{request.path} takes {method}")
         return handler(request)
 
-    def _status(self, request: _Request) -> dict[str, Any]:
-        return self._machine.status()
-
     def _log(self, request: _Request) -> dict[str, Any]:
         tail = request.query.get("tail", ["100"])[-1]
         if not re.fullmatch("[0-9]{1,9}", tail) or int(tail) < 1:
             raise Refused(400, "tail must be a positive number")
-        return {"lines": self._machine.tail(min(MAX_LINES, int(tail)))}
-
-    def _lease(self, request: _Request) -> dict[str, Any]:
-        return self._machine.renew(request.number("seconds", None, MAX_LEASE_S))
-
-    def _drain(self, request: _Request) -> dict[str, Any]:
-        return self._machine.drain(request.number("grace_s", 60.0, MAX_LEASE_S))
+        return {"lines": self._agent.folder.tail_log(min(MAX_LINES, int(tail)))}
 
     def _stop(self, request: _Request) -> dict[str, Any]:
         cause = request.data().get("cause", "user")
         if not isinstance(cause, str) or not re.fullmatch("[a-z_]{1,40}", cause):
             raise Refused(400, "cause must be a word of a-z and _")
-        return self._machine.stop(cause)
+        return self._agent.stop(cause)

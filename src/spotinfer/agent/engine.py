@@ -46,13 +46,14 @@ class Engine:
     def __init__(self, config: Config, folder: Folder, host: str, port: int, lock: int) -> None:
         self._folder = folder
         self._lock = lock
+        self._mark = f"SPOTINFER_KEY={config.key}".encode()
         values = {"{port}": str(port), "{dir}": folder.path, "{host}": host}
         self._argv = [_fill(part, values) for part in config.engine.argv]
         self._env = clean_environment(dict(os.environ), config.strip)
         self._env.update({name: _fill(value, values) for name, value in config.engine.env.items()})
         self._env["SPOTINFER_KEY"] = config.key
         self._guard: subprocess.Popen[bytes] | None = None
-        self._hurry = False
+        self.hurry = False  # do not wait for the grace any longer
         self.pid: int | None = None
         self.exit_code: int | None = None
 
@@ -87,6 +88,7 @@ class Engine:
         try:
             self._guard = subprocess.Popen(
                 ["/bin/sh", "-c", GUARD],
+                env={},  # without the mark: it is no part of the engine
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -105,16 +107,12 @@ class Engine:
                 if pid == self.pid:
                     self.exit_code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
-    def hurry(self) -> None:
-        """Do not wait for the grace any longer."""
-        self._hurry = True
-
     async def stop(self, grace_s: float) -> None:
         """SIGTERM, the grace, SIGKILL; returns when nothing of the engine is left."""
         remaining = self._remaining()
         self._signal(remaining, signal.SIGTERM)
         deadline, pause = time.monotonic() + grace_s, 0.02
-        while remaining and time.monotonic() < deadline and not self._hurry:
+        while remaining and time.monotonic() < deadline and not self.hurry:
             await asyncio.sleep(pause)
             pause = min(0.25, pause * 1.5)
             remaining = self._remaining()
@@ -129,9 +127,10 @@ class Engine:
 
     def _dismiss_guard(self) -> None:
         # Before the group's number can be given to a stranger.
-        if self._guard:
+        if self._guard and self._guard.stdin:
             self._guard.kill()
             self._guard.wait()
+            self._guard.stdin.close()
             self._guard = None
 
     def _signal(self, pids: list[int], number: int) -> None:
@@ -159,12 +158,17 @@ class Engine:
     def _is_ours(self, pid: int) -> bool:
         try:
             with open(f"/proc/{pid}/stat", "rb") as stream:
-                state, parent, group, session = stream.read().rpartition(b")")[2].split()[:4]
-        except (OSError, ValueError):
+                state, parent, *groups = stream.read().rpartition(b")")[2].split()[:4]
+            if state in b"ZX":
+                return False
+            if str(self.pid).encode() in groups:
+                return True
+            if int(parent) != os.getpid():
+                return False
+            with open(f"/proc/{pid}/environ", "rb") as stream:  # a script that became us may have had other children
+                return self._mark in stream.read()
+        except OSError:
             return False
-        if state in b"ZX" or (self._guard and pid == self._guard.pid):
-            return False
-        return self.pid in (int(group), int(session)) or int(parent) == os.getpid()
 
 
 def _fill(text: str, values: dict[str, str]) -> str:

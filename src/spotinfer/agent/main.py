@@ -20,11 +20,11 @@ from .config import VERSION, BadConfig, Config, take
 from .control import Control, Refused
 from .engine import Engine
 from .relay import Relay
-from .state import Folder, Locked, say
+from .state import Folder, say
 from .watch import Activity, Clock, Limits, Source
 
 TICK_S = 1.0
-POLL_LEAST_S, POLL_S, POLL_MOST_S = 0.5, 1.0, 5.0
+POLL_FIRST_S, POLL_LEAST_S, POLL_S, POLL_MOST_S = 0.1, 0.5, 1.0, 5.0
 READ_S = 5.0
 LOOPBACK = "127.0.0.1"
 
@@ -41,23 +41,28 @@ class Agent:
         self.clock = Clock()
         self.limits = Limits(config.limits, folder, self.clock)
         self.activity = Activity(time.monotonic(), config.metrics.busy, config.metrics.progress)
+        self._control = Control(self, config.secret)
         self.engine: Engine | None = None
         self.relay: Relay | None = None
+        self._source: Source | None = None
         self.can_end = False
         self._ports = {"agent": 0, "engine": 0, "pid": os.getpid()}
         self._cause: str | None = None
         self._detail = ""
         self._failed_at: float | None = None
         self._drain: tuple[float, float] | None = None  # begun at, wait until
-        self._poll_s = POLL_LEAST_S
+        self._poll_s = POLL_FIRST_S
 
     def _context(self, protocol: int, certificate: str) -> ssl.SSLContext:
         """Both directions demand a certificate of this launch's own CA, and trust no other."""
         context = ssl.SSLContext(protocol)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(self.folder.file(self.config.tls.ca))
-        context.load_cert_chain(self.folder.file(certificate))
+        try:
+            context.load_verify_locations(self.folder.file(self.config.tls.ca))
+            context.load_cert_chain(self.folder.file(certificate))
+        except OSError as error:
+            raise BadConfig(f"tls: {self.config.tls.ca} or {certificate} cannot be used: {error}") from error
         return context
 
     # -- life ---------------------------------------------------------------------------------------------------
@@ -66,28 +71,26 @@ class Agent:
         """Live until a cause comes, then end the engine and the machine."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_complain)
-        self._wake, self._poll_now, self._over = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._wake, self._poll_now = asyncio.Event(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
         loop.add_signal_handler(signal.SIGCHLD, self._wake.set)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a detached machine outlives its terminal
-        tasks = []
+        poll = loop.create_task(self._poll())
         try:
             await self._start()
-            tasks = [loop.create_task(self._watch()), loop.create_task(self._poll())]
-        except OSError as error:
-            self._detail = f"cannot start: {error}"
+            await self._watch()
+        except Exception as error:  # noqa: BLE001 - whatever it is: a machine that nobody watches must not bill on
+            self._detail = str(error) or repr(error)
             self.end("engine_failed")
-        await self._over.wait()
-        for task in tasks:
-            task.cancel()
+        poll.cancel()
         return await self._finish()
 
     async def _start(self) -> None:
         """Bind the ports, try the fuse, start the engine; in this order, so that the owner can always ask why."""
         listen, own = self.config.listen, self.config.engine
         control = _bind(listen.host, listen.agent)
-        await Control(self, self.config.secret).listen(control, self._server_tls)
+        await self._control.listen(control, self._server_tls)
         host = listen.host if own.tls else LOOPBACK
         # Behind the relay the engine cannot have the relay's own port, though an owner may name it for both.
         port = (own.port or listen.engine) if own.tls else own.port * (own.port != listen.engine)
@@ -116,7 +119,7 @@ class Agent:
 
     async def _watch(self) -> None:
         """End the machine when a limit is reached; notice an engine that ended by itself."""
-        while True:
+        while not self._cause:
             self.folder.cap_log()
             if self.engine:
                 self.engine.reap()
@@ -131,7 +134,8 @@ class Agent:
 
     async def _engine_failed(self, engine: Engine) -> None:
         self._failed_at = time.monotonic()
-        say(f"engine ended by itself, exit code {engine.exit_code}")
+        self._detail = f"the engine ended by itself with exit code {engine.exit_code}"
+        say(self._detail)
         await engine.stop(min(2.0, self.config.limits.grace_s))  # its workers may have outlived it
 
     def _linger_left(self) -> float:
@@ -142,7 +146,7 @@ class Agent:
     def _verdict(self) -> str | None:
         now = time.monotonic()
         if self._failed_at is not None:
-            return "engine_failed" if self._linger_left() <= 0 or self.limits.due(0.0) else None
+            return "engine_failed" if self._linger_left() <= 0 else self.limits.due(0.0)
         if self._drain and (now >= self._drain[1] or self.activity.quiet_since(self._drain[0])):
             return "user"
         return self.limits.due(self.activity.proven_idle_s(now))
@@ -153,59 +157,53 @@ class Agent:
         while self._failed_at is None:
             begun = time.monotonic()
             reading = None
-            with contextlib.suppress(OSError, EOFError, ValueError, asyncio.TimeoutError):
-                reading = await self._source.read(names, READ_S)
+            if self._source:
+                try:
+                    reading = await self._source.read(names, READ_S)
+                except Exception:  # noqa: BLE001 - whatever it is: the counters were not read, so we cannot tell
+                    reading = None
             now = time.monotonic()
-            first = not self.activity.ready
-            self.activity.saw(reading, now)
-            if first and self.activity.ready:
+            if reading is not None and not self.activity.ready:
                 say("engine answers")
+            self.activity.saw(reading, now)
             self._wake.set()
             self._poll_now.clear()
-            await _wait(self._poll_now, max(self._next_poll(now), 5 * (now - begun)))
+            await _wait(self._poll_now, max(self._next_poll(now), min(10.0, 5 * (now - begun))))
 
     def _next_poll(self, now: float) -> float:
-        activity, limit = self.activity, self.config.limits.idle_s
-        idle = activity.idle_s(now)
-        if self._drain or not activity.ready:
-            self._poll_s = POLL_LEAST_S
-        else:
-            self._poll_s = POLL_S if idle == 0 else min(POLL_MOST_S, self._poll_s * 1.3)
+        limit, idle = self.config.limits.idle_s, self.activity.idle_s(now)
+        self._poll_s = min(POLL_MOST_S if idle else POLL_S, self._poll_s * 1.3)
+        if not self.activity.ready:
+            return self._poll_s
         left = POLL_MOST_S if limit is None else limit - idle
-        return max(POLL_LEAST_S, min(self._poll_s, left))
+        return max(POLL_LEAST_S, min(POLL_LEAST_S if self._drain else self._poll_s, left))
 
     # -- the end ------------------------------------------------------------------------------------------------
 
     def end(self, cause: str) -> None:
         """End for this cause; the first one counts."""
         if self._cause is None:
-            self._cause = cause
-            say(f"ending: {cause} {self._detail}".rstrip())
-        self._over.set()
+            self._cause = cause if self._failed_at is None else "engine_failed"  # whatever ends its lingering
+            say(f"ending: {self._cause} {self._detail}".rstrip())
+        self._wake.set()
 
     def _on_signal(self) -> None:
         if self._cause and self.engine:
-            self.engine.hurry()
-        self.end("engine_failed" if self._failed_at is not None else "terminated")
+            self.engine.hurry = True
+        self.end("terminated")
 
     async def _finish(self) -> int:
         if self.relay:
             self.relay.close()
-        exit_code = None
         if self.engine:
-            alive = self.engine.exit_code is None
             await self.engine.stop(self.config.limits.grace_s)
-            exit_code = self.engine.exit_code
-            if self._failed_at is not None or not alive:
-                self._detail = f"the engine ended by itself with exit code {exit_code}"
-        self.folder.record(
-            "ended.json",
-            {"cause": self._cause, "at": self.clock.now(), "exit_code": exit_code, "detail": self._detail},
-        )
-        if await fuse.end(self.config.end):
-            return 0
-        say("no step of the recipe ended this machine")
-        return 1
+        ended = {"cause": self._cause, "at": self.clock.now(), "detail": self._detail}
+        self.folder.record("ended.json", {**ended, "exit_code": self.engine and self.engine.exit_code})
+        worked = await fuse.end(self.config.end)
+        self._control.close()
+        if not worked:
+            say("no step of the recipe ended this machine")
+        return 0 if worked else 1
 
     # -- what the control port asks ---------------------------------------------------------------------------------
 
@@ -244,12 +242,9 @@ class Agent:
             "cause": self._cause or ("engine_failed" if self._failed_at is not None else None),
         }
 
-    def tail(self, lines: int) -> list[str]:
-        return self.folder.tail_log(lines)
-
     def renew(self, seconds: float) -> dict[str, Any]:
         if self._cause:
-            raise Refused(409, f"this machine is ending: {self._cause}")
+            raise Refused(409, f"ending: {self._cause}")
         added = self.limits.lease_until is None
         until = self.limits.renew(seconds)
         self._wake.set()
@@ -266,7 +261,7 @@ class Agent:
         return {"phase": self.phase}
 
     def stop(self, cause: str) -> dict[str, Any]:
-        self.end("engine_failed" if self._failed_at is not None else cause)
+        self.end(cause)
         return {"phase": self.phase, "cause": self._cause}
 
 
@@ -318,8 +313,8 @@ def main() -> NoReturn:
         for name, text in config.files.items():
             folder.write(name, text)
         agent = Agent(config, folder, lock)
-    except Locked as error:
-        say(str(error))
+    except BlockingIOError:
+        say("the folder is in use by another agent or its engine")
         sys.exit(3)
     except (BadConfig, OSError) as error:
         say(f"bad configuration: {error}")

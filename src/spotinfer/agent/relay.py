@@ -18,6 +18,7 @@ class _Side(asyncio.Protocol):
         self.other = other
         self.transport: asyncio.Transport | None = None
         self.early: list[bytes] = []
+        self.joining: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -49,11 +50,9 @@ class _Side(asyncio.Protocol):
 class Relay:
     """Accepts authenticated clients and joins each with a connection of its own to the engine."""
 
-    def __init__(self, port: int, limit: int = MAX_CONNECTIONS) -> None:
+    def __init__(self, port: int) -> None:
         self._port = port
-        self._limit = limit
         self._clients: set[_Side] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.AbstractServer | None = None
 
     @property
@@ -72,14 +71,12 @@ class Relay:
 
     def opened(self, client: _Side) -> None:
         assert client.transport is not None
-        if len(self._clients) >= self._limit:
+        if len(self._clients) >= MAX_CONNECTIONS:
             client.transport.abort()
             return
         self._clients.add(client)
         client.transport.pause_reading()
-        task = asyncio.get_running_loop().create_task(self._join(client, client.transport))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        client.joining = asyncio.get_running_loop().create_task(self._join(client, client.transport))
 
     def closed(self, side: _Side) -> None:
         self._clients.discard(side)

@@ -15,10 +15,6 @@ LOG_KEEP = 8 << 20
 TAIL_BYTES = 1 << 20
 
 
-class Locked(OSError):
-    """Another agent, or an engine that outlived one, holds this folder."""
-
-
 def say(text: str) -> None:
     """One plain line for whoever reads stderr. That nobody does any more must not end the agent."""
     with contextlib.suppress(OSError, ValueError):
@@ -38,13 +34,16 @@ class Folder:
         return os.path.join(self.path, name)
 
     def lock(self) -> int:
-        """Take the folder. The engine inherits the descriptor: the lock tells "alive" until the last of them ends."""
+        """Take the folder. The engine inherits the descriptor: the lock tells "alive" until the last of them ends.
+
+        Raises BlockingIOError where another agent, or an engine that outlived one, holds it.
+        """
         handle = os.open(self.file("lock"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except OSError:
             os.close(handle)
-            raise Locked(f"{self.path} is in use by another agent or its engine") from error
+            raise
         return handle
 
     def write(self, name: str, text: str) -> None:

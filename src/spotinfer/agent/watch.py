@@ -110,6 +110,7 @@ class Activity:
         self._progress = tuple(progress)
         self._good_at = self._active_at = started
         self._blind = True
+        self._working = False
         self.ready = False
         self.busy_s = 0.0
         self.counters: dict[str, float] = {}
@@ -121,11 +122,13 @@ class Activity:
             return
         working = any(reading.get(name, 0.0) > 0 for name in self._busy)
         moved = any(reading.get(name) != self.counters.get(name) for name in self._progress)
-        if not self.ready or working or moved:
-            if self.ready:
-                # Between two readings at rest something short ran: how long is not known, so count a second at most.
-                self.busy_s += at - self._good_at if working else min(1.0, at - self._good_at)
+        if self.ready and (working or moved):
+            # What ran between two readings at rest was short; how long is not known, so it counts a second at most.
+            passed = at - self._good_at
+            self.busy_s += passed if working and self._working else min(1.0, passed)
+        if working or moved or not self.ready:
             self._active_at = at
+        self._working = working
         self.ready = True
         self._good_at = at
         self.counters = reading

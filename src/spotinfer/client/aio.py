@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from .handle import ServerHandle
-from .held import Held, LocalUrl
+from .held import LocalUrl
 from .house import House
 from .session import DRAIN_GRACE, ServerInfo
 
@@ -53,7 +53,7 @@ class AsyncServer(ServerHandle):
     async def aclose(self) -> None:
         """What leaving ``async with`` does."""
         await self._aclose_clients()
-        await self._house.acall(lambda session: session.release(self._held, terminate=self._held.owner))
+        await self._house.acall(lambda session: session.release(self._held, terminate=self._owner))
 
     async def __aenter__(self) -> Self:
         return self
@@ -145,11 +145,11 @@ class AsyncClient:
 
 async def launch_server(house: House, model: str | Plan, options: LaunchOptions) -> AsyncServer:
     with house.display() as report:
-        held: Held = await house.acall(house.launching(model, options, report))
-    return AsyncServer(house, held)
+        held, owner = await house.acall(house.launching(model, options, report))
+    return AsyncServer(house, held, owner=owner)
 
 
 async def connect_server(house: House, name: str) -> AsyncServer:
     with house.display() as report:
-        held: Held = await house.acall(lambda session: session.connect(name, report))
-    return AsyncServer(house, held)
+        held = await house.acall(lambda session: session.connect(name, report))
+    return AsyncServer(house, held, owner=False)

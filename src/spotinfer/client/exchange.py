@@ -83,11 +83,11 @@ class Exchange:
         self._needle = b""
         self._stripped: Usage | None = None
 
-    def answered(self, http_status: int, content_type: str, content_encoding: str) -> None:
+    def answered(self, http_status: int, content_type: bytes, content_encoding: bytes) -> None:
         """The head of the answer is here. A compressed body passes unread: then nothing is stripped or counted."""
         self.http_status = http_status
-        readable = content_encoding in ("", "identity")
-        self.sse = readable and http_status < 300 and content_type.startswith("text/event-stream")
+        readable = content_encoding.strip().lower() in (b"", b"identity")
+        self.sse = readable and http_status < 300 and content_type.lower().startswith(b"text/event-stream")
         self.stream = self.stream or self.sse
         self.strip = self.strip and self.sse
         self._waiting = self.sse
@@ -164,13 +164,13 @@ class Exchange:
         if self._ended:
             return
         self._ended = True
-        tail = bytes(self._tail)
-        usage = self._stripped or last_usage(tail) or (last_usage(self._head) if self._head else None)
+        usage = self._stripped or last_usage(self._tail) or (last_usage(self._head) if self._head else None)
+        tail = bytes(self._tail[-KEEP:])
         status = self._status(ending, tail, usage)
         # Usage that comes with every event is only as final as the stream.
         final = usage is not None and (status in ("ok", "error") or self._stripped is not None or sse.finished(tail))
         if usage is None:
-            usage = self._estimate(tail)
+            usage = self._estimate()
         row = RequestRow(
             self.key, self.started, self._now(), self.first_token, self.endpoint, self.model, self.tag, status,
             self.http_status, self.stream, usage.prompt, usage.completion, usage.cached, usage.reasoning, not final,
@@ -199,12 +199,13 @@ class Exchange:
         # The Responses API has no last line of its own; elsewhere a stream that ends without one was cut.
         return "ok" if ending is Ending.COMPLETE and self.endpoint == "/responses" else "cut"
 
-    def _estimate(self, tail: bytes) -> Usage:
+    def _estimate(self) -> Usage:
+        tail = self._tail
         worked = self.sent and self.http_status < 300
         prompt = self.prompt_size // BYTES_PER_TOKEN if worked else 0
         completion = 0
         if self.sse and self._needle:
-            completion = self._events + tail.count(self._needle) - sse.empty_at_end(self.endpoint, tail)
+            completion = self._events + tail.count(self._needle) - sse.empty_at_end(self.endpoint, bytes(tail[-KEEP:]))
         elif not self.sse and 200 <= self.http_status < 300 and self.endpoint != "/embeddings":
             completion = (self._dropped + len(tail)) // BYTES_PER_TOKEN
         return Usage(prompt, max(0, completion))

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 class ServerHandle:
     """Not made by users: ``launch`` and ``connect`` return its subclasses."""
 
-    def __init__(self, house: House, held: Held) -> None:
+    def __init__(self, house: House, held: Held, *, owner: bool) -> None:
         self._house = house
+        self._owner = owner
         self._held = held
         self._lock = threading.Lock()
         self._client: openai.OpenAI | None = None

@@ -38,7 +38,7 @@ class LocalUrl:
 
 @dataclass(kw_only=True)
 class Held:
-    """A server that this process uses. ``owner``: it launched it attached, and ends it."""
+    """A server that this process uses, by ``users`` handles. ``owner``: it launched it attached, and ends it."""
 
     ledger: SqlLedger
     keystore: FileKeyStore
@@ -48,6 +48,7 @@ class Held:
     link: MachineLink
     keeper: Keeper
     owner: bool
+    users: int = 1
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     proxies: list[LocalProxy] = field(default_factory=list)
 

@@ -81,7 +81,7 @@ class House:
 
     def launching(
         self, model: str | Plan, options: Mapping[str, object], report: ProgressListener
-    ) -> Callable[[Session], Awaitable[Held]]:
+    ) -> Callable[[Session], Awaitable[tuple[Held, bool]]]:
         request = check_options(options, self.settings)
         return lambda session: session.launch(model, request, report)
 

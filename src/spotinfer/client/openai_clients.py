@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
     ClientT = TypeVar("ClientT", openai.OpenAI, openai.AsyncOpenAI)
 
+_HEADERS = {"Accept-Encoding": "identity"}
+"""The transport would see to it anyway; said here, it need not copy every request."""
+
 
 def make_client(upstream: Upstream, *, max_retries: int | None = None) -> openai.OpenAI:
     """An ``openai.OpenAI`` for this one server. ``max_retries`` is openai's own (its default: 2)."""
@@ -21,7 +24,7 @@ def make_client(upstream: Upstream, *, max_retries: int | None = None) -> openai
         api_key=upstream.api_key.reveal(),
         max_retries=openai.DEFAULT_MAX_RETRIES if max_retries is None else max_retries,
         http_client=openai.DefaultHttpxClient(
-            transport=upstream.transport(openai.DEFAULT_CONNECTION_LIMITS), trust_env=False
+            transport=upstream.transport(openai.DEFAULT_CONNECTION_LIMITS), headers=_HEADERS, trust_env=False
         ),
     )
     return _without_account(client)
@@ -36,7 +39,7 @@ def make_async_client(upstream: Upstream, *, max_retries: int | None = None) -> 
         api_key=upstream.api_key.reveal(),
         max_retries=openai.DEFAULT_MAX_RETRIES if max_retries is None else max_retries,
         http_client=openai.DefaultAsyncHttpxClient(
-            transport=upstream.async_transport(openai.DEFAULT_CONNECTION_LIMITS), trust_env=False
+            transport=upstream.async_transport(openai.DEFAULT_CONNECTION_LIMITS), headers=_HEADERS, trust_env=False
         ),
     )
     return _without_account(client)

@@ -7,9 +7,11 @@ where the answer can be had from its last few bytes. Wherever that could be wron
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 
 _ASK = b',"stream_options":{"include_usage":true}}'
+_MODEL_FIRST = re.compile(rb'\{"model": ?"([^"\\]*)"')
 _BEFORE_A_KEY = b"{, \t\r\n"
 
 
@@ -31,7 +33,7 @@ def read(body: bytes, *, add_usage: bool) -> Asked:
     The caller's other stream options are kept, but for ``continuous_usage_stats``: without ``include_usage`` it has no
     effect, and must not get one by our asking.
     """
-    params = _end(body)
+    params = _ends(body)
     if params is None:
         params = _whole(body)
     model = params.get("model")
@@ -41,27 +43,41 @@ def read(body: bytes, *, add_usage: bool) -> Asked:
     return Asked(asked.model, True, _with_usage(body, params))
 
 
-def _end(body: bytes) -> dict[str, object] | None:
-    """The parameters from the last ``"model"`` on, if that is enough to know them; else None.
+def _ends(body: bytes) -> dict[str, object] | None:
+    """``model``, ``stream`` and ``stream_options``, from the first and the last bytes of ``body``; None if that is not
+    enough to be sure.
+
+    Searching is from the end, which is several times faster in CPython, and where clients put short parameters.
+    """
+    at = body.rfind(b'"stream"')
+    params = _from_key(body, at) if at >= 0 else {}
+    if params is None:
+        return None
+    if params.get("stream") is True and "stream_options" not in params and body.rfind(b'stream_options"', 0, at) >= 0:
+        return None
+    if "model" not in params:
+        first = _MODEL_FIRST.match(body)
+        if first:
+            return {**params, "model": first[1].decode("utf-8", "replace")}
+        rest = _from_key(body, body.rfind(b'"model"'))
+        return None if rest is None else {**rest, **params}
+    return params
+
+
+def _from_key(body: bytes, at: int) -> dict[str, object] | None:
+    """The parameters from the key at ``at`` on, if it stands at the top level; else None.
 
     Why this is right: a quote after ``{``, ``,`` or white space, followed by a letter, can only open a string in valid
     JSON. If the rest behind it, with a new ``{`` in front, is one JSON object up to the end of the body, then its
     closing brace is the body's last one, so the key stands at the top level.
     """
-    at = body.rfind(b'"model"')
     if at < 1 or body[at - 1] not in _BEFORE_A_KEY:
         return None
     try:
         params = json.loads(b"{" + body[at:])
     except (ValueError, RecursionError):
         return None
-    if not isinstance(params, dict):
-        return None
-    wanted = b'"stream_options"' if "stream" in params else b'"stream"'
-    if wanted == b'"stream_options"' and (params["stream"] is not True or "stream_options" in params):
-        return params
-    # What is not here may stand before: then (or when the prompt merely holds such a word) everything is parsed.
-    return params if body.find(wanted, 0, at) < 0 else None
+    return params if isinstance(params, dict) else None
 
 
 def _whole(body: bytes) -> dict[str, object]:

@@ -108,12 +108,16 @@ class Session:
     async def plan(self, model: str, request: LaunchRequest) -> Plan:
         return await make_plan(self.world, self.settings, model, request)
 
-    async def launch(self, model: str | Plan, request: LaunchRequest, listener: ProgressListener) -> Held:
-        """Raises what the saga raises; ``ConfigError`` and ``NoFeasiblePlan`` before anything is rented."""
+    async def launch(
+        self, model: str | Plan, request: LaunchRequest, listener: ProgressListener
+    ) -> tuple[Held, bool]:
+        """The server, and whether the caller is to end it (False: attached to another's, or detached).
+
+        Raises what the saga raises; ``ConfigError`` and ``NoFeasiblePlan`` before anything is rented."""
         name = request.name or default_name(model if isinstance(model, str) else model.model, self._suffix())
         existing = await self._existing(name)
         if existing is not None:
-            return await self._attach(existing, request, listener)
+            return await self._attach(existing, request, listener), False
         plan = await self.plan(model, request) if isinstance(model, str) else model
         assert plan.best is not None  # raises NoFeasiblePlan with the reasons
         await reaping.sweep(self.world)
@@ -134,10 +138,10 @@ class Session:
             winner = await self.ledger.find(name)
             if winner is None or request.if_exists == "error":
                 raise
-            return await self._attach(winner, request, listener)
+            return await self._attach(winner, request, listener), False
         finally:
             self._launching.pop(name, None)
-        return self._hold(launched, listener, owner=not request.detach)
+        return self._hold(launched, listener, owner=not request.detach), not request.detach
 
     async def connect(self, name: str, listener: ProgressListener) -> Held:
         """Raises :class:`UnknownName` (with the names that are live), :class:`Lost`."""
@@ -168,7 +172,9 @@ class Session:
     async def _join(self, record: Record, listener: ProgressListener) -> Held:
         """Wait until another process's launch is ready, then use its server."""
         if record.key in self.held:
-            return self.held[record.key]
+            held = self.held[record.key]
+            held.users += 1
+            return held
         with anyio.fail_after(self.world.pace.boot_limit):
             while record.live and record.ready_at is None:
                 await anyio.sleep(ATTACH_POLL)
@@ -215,7 +221,10 @@ class Session:
     # --- using and ending ------------------------------------------------------------------------------------------
 
     async def release(self, held: Held, *, terminate: bool) -> Record:
-        """Stop using a server; the owner of an attached one ends it. Repeatable."""
+        """One user less; the last one lets go of it, and ``terminate`` ends it for all. Repeatable."""
+        held.users -= 1
+        if held.users > 0 and not terminate:
+            return held.now
         held.scope.cancel()
         self.held.pop(held.record.key, None)
         record = held.now

@@ -16,7 +16,6 @@ _CONTENT: Final = re.compile(
     rb'"(?:content|text|reasoning_content|reasoning|refusal|name|arguments)"\s*:\s*"[^"]'  # chat and completions
 )
 _DELTA: Final = b'.delta"'  # in the type of every Responses event that carries generated text
-_LAST: Final = 4096
 
 
 def safe_end(block: bytes) -> int:
@@ -102,7 +101,7 @@ def empty_at_end(endpoint: str, tail: bytes) -> int:
     if endpoint == "/responses":
         return 0
     empty = 0
-    for line in reversed(tail[-_LAST:].splitlines()):
+    for line in reversed(tail.splitlines()):
         if line.startswith(b"data:") and not line[5:].lstrip().startswith(b"[DONE]"):
             if _CONTENT.search(line):
                 break
@@ -112,26 +111,28 @@ def empty_at_end(endpoint: str, tail: bytes) -> int:
 
 def finished(tail: bytes) -> str:
     """The last finish reason in the stream's tail; empty where there is none."""
-    reasons = _FINISHED.findall(tail[-_LAST:])
-    return reasons[-1].decode() if reasons else ""
+    at = tail.rfind(b'"finish_reason"')
+    while at >= 0:
+        found = _FINISHED.match(tail, at)
+        if found:
+            return found[1].decode()
+        at = tail.rfind(b'"finish_reason"', 0, at)
+    return ""
 
 
 def done(tail: bytes) -> bool:
     """Whether the last event is ``[DONE]``. It must begin a line: the same words inside generated text do not."""
     at = tail.rfind(b"data:")
     begins_line = at == 0 or (at > 0 and tail[at - 1] in b"\r\n")
-    return begins_line and tail[at + 5 :].lstrip().startswith(b"[DONE]")
+    return begins_line and tail[at + 5 : at + 16].lstrip().startswith(b"[DONE]")
 
 
 def error_in(tail: bytes) -> bool:
     """Whether the stream's tail holds an error event: one that a client raises for."""
-    end = tail[-_LAST:]
-    if b'"response.failed"' in end or b"\nevent: response.failed" in end:
-        return True
-    if b'"error"' not in end:
+    if b'"error"' not in tail and b'"response.failed"' not in tail:
         return False
-    events = (_object(line[5:]) for line in end.splitlines() if line.startswith(b"data:"))
-    return any(event is not None and event.get("error") for event in events)
+    events = (_object(line[5:]) for line in tail.splitlines() if line.startswith(b"data:"))
+    return any(event and (event.get("error") or event.get("type") == "response.failed") for event in events)
 
 
 def _data(event: bytes) -> bytes:

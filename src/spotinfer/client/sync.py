@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from .handle import ServerHandle
-from .held import Held, LocalUrl
+from .held import LocalUrl
 from .house import House
 from .session import DRAIN_GRACE, ServerInfo
 
@@ -52,7 +52,7 @@ class Server(ServerHandle):
     def close(self) -> None:
         """What leaving ``with`` does."""
         self._close_clients()
-        self._house.call(lambda session: session.release(self._held, terminate=self._held.owner))
+        self._house.call(lambda session: session.release(self._held, terminate=self._owner))
 
     def __enter__(self) -> Self:
         return self
@@ -123,11 +123,11 @@ class Client:
 
 def launch_server(house: House, model: str | Plan, options: LaunchOptions) -> Server:
     with house.display() as report:
-        held: Held = house.call(house.launching(model, options, report))
-    return Server(house, held)
+        held, owner = house.call(house.launching(model, options, report))
+    return Server(house, held, owner=owner)
 
 
 def connect_server(house: House, name: str) -> Server:
     with house.display() as report:
-        held: Held = house.call(lambda session: session.connect(name, report))
-    return Server(house, held)
+        held = house.call(lambda session: session.connect(name, report))
+    return Server(house, held, owner=False)

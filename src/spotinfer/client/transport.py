@@ -17,11 +17,12 @@ from . import request_body
 from .exchange import Ending, Exchange
 
 GENERATING: Final = {
-    b"/chat/completions": "/chat/completions",
     b"/completions": "/completions",
     b"/embeddings": "/embeddings",
     b"/responses": "/responses",
 }
+_ENDS_WITH_USAGE: Final = ("/chat/completions", "/completions")
+"""Where ``stream_options.include_usage`` exists; the Responses API always tells usage."""
 _NEVER_SENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
 
 
@@ -44,16 +45,19 @@ class Metering:
     now: Callable[[], float] = time.time
 
     def begin(self, request: httpx2.Request) -> tuple[httpx2.Request, Exchange | None]:
-        """What to send instead of ``request``, which stays as it is, and its meter, if it generates anything."""
+        """What to send for ``request``, and its meter if it generates anything. The caller's request keeps its body and
+        headers: what has to differ is sent as a copy.
+        """
+        if self.sni is not None:
+            request.extensions["sni_hostname"] = self.sni
         endpoint = _endpoint(request)
         if endpoint is None:
-            return self._copy(request, None, identity=False), None
+            return request, None
         try:
             body = request.content
         except httpx2.RequestNotRead:  # a body that is still to be read passes untouched
             body = b""
-        may_ask = endpoint in ("/chat/completions", "/completions")
-        asked = request_body.read(body, add_usage=may_ask) if body else request_body.NOTHING
+        asked = request_body.read(body, add_usage=endpoint in _ENDS_WITH_USAGE) if body else request_body.NOTHING
         exchange = Exchange(
             self.sink,
             self.now,
@@ -65,19 +69,9 @@ class Metering:
             strip=asked.body is not None,
             prompt_size=len(body) or int(request.headers.get("content-length", "0")),
         )
-        return self._copy(request, asked.body, identity=True), exchange
-
-    def _copy(self, request: httpx2.Request, body: bytes | None, *, identity: bool) -> httpx2.Request:
-        if not identity and self.sni is None:
-            return request
-        headers = request.headers.copy()
-        if identity:
-            headers["accept-encoding"] = "identity"  # a compressed tail cannot be read
-        if body is not None:
-            headers["content-length"] = str(len(body))
-        extensions = request.extensions if self.sni is None else {**request.extensions, "sni_hostname": self.sni}
-        stream = request.stream if body is None else httpx2.ByteStream(body)
-        return httpx2.Request(request.method, request.url, headers=headers, stream=stream, extensions=extensions)
+        if asked.body is None and request.headers.get("accept-encoding") == "identity":
+            return request, exchange
+        return _copy(request, asked.body), exchange
 
 
 def _endpoint(request: httpx2.Request) -> str | None:
@@ -88,17 +82,32 @@ def _endpoint(request: httpx2.Request) -> str | None:
     return "/chat/completions" if found == "/completions" and path.endswith(b"/chat/completions") else found
 
 
+def _copy(request: httpx2.Request, body: bytes | None) -> httpx2.Request:
+    sent = httpx2.Request(
+        request.method,
+        request.url,
+        headers=request.headers,
+        stream=request.stream if body is None else httpx2.ByteStream(body),
+        extensions=request.extensions,
+    )
+    if sent.headers.get("accept-encoding") != "identity":
+        sent.headers["accept-encoding"] = "identity"  # a compressed tail cannot be read
+    if body is not None:
+        sent.headers["content-length"] = str(len(body))
+    return sent
+
+
 def _answered(exchange: Exchange, response: httpx2.Response) -> httpx2.Response:
-    headers = response.headers
+    headers = {name.lower(): value for name, value in response.headers.raw}
     exchange.answered(
-        response.status_code, headers.get("content-type", ""), headers.get("content-encoding", "").strip().lower()
+        response.status_code, headers.get(b"content-type", b""), headers.get(b"content-encoding", b"identity")
     )
     if response.is_closed:  # made from a body in memory, as a mock transport does: give its bytes a way past the meter
         content = httpx2.ByteStream(response.content)
         response = httpx2.Response(
-            response.status_code, headers=headers, stream=content, extensions=response.extensions
+            response.status_code, headers=response.headers, stream=content, extensions=response.extensions
         )
-    if exchange.strip and "content-length" in headers:
+    if exchange.strip and b"content-length" in headers:
         del response.headers["content-length"]
     return response
 

@@ -10,6 +10,7 @@ BYTES_PER_TOKEN = 4
 """English text as JSON is about four bytes a token; used only for counts that are marked as estimated."""
 
 _KEY = b'"usage"'
+_LONGEST = 4096
 _decode = json.JSONDecoder().raw_decode
 
 
@@ -53,7 +54,7 @@ def _detail(found: Mapping[str, object], groups: tuple[str, ...], name: str) -> 
     return 0
 
 
-def last_usage(body: bytes) -> Usage | None:
+def last_usage(body: bytes | bytearray) -> Usage | None:
     """The last complete ``"usage": {…}`` in ``body``, which may start and end anywhere inside a JSON text.
 
     Searching is safe because quotes are escaped inside JSON strings: text that a model generates cannot contain
@@ -62,7 +63,7 @@ def last_usage(body: bytes) -> Usage | None:
     end = len(body)
     while (at := body.rfind(_KEY, 0, end)) >= 0:
         end = at
-        value = body[at + len(_KEY) :].lstrip()
+        value = body[at + len(_KEY) : at + len(_KEY) + _LONGEST].lstrip()
         if not value.startswith(b":"):
             continue
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -20,22 +20,27 @@ T = TypeVar("T")
 
 
 class Loaded(Mapping[str, T]):
-    """Names known at once, objects made when they are first asked for (imports cost time)."""
+    """Objects made when they are first asked for, since imports cost time.
 
-    def __init__(self, names: tuple[str, ...], make: Callable[[str], T]) -> None:
-        self._names = names
+    Iterates over ``names``, those in use; gives any of ``installed``, since an old machine may be at a cloud that is
+    no longer in use.
+    """
+
+    def __init__(self, names: Iterable[str], installed: Iterable[str], make: Callable[[str], T]) -> None:
+        self._names = tuple(names)
+        self._installed = frozenset(installed)
         self._make = make
         self._made: dict[str, T] = {}
 
     def __getitem__(self, name: str) -> T:
-        if name not in self._names:
+        if name not in self._installed:
             raise KeyError(name)
         if name not in self._made:
             self._made[name] = self._make(name)
         return self._made[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._names
+        return name in self._installed
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -49,6 +54,7 @@ class Loaded(Mapping[str, T]):
 
 def build_world(settings: Settings, ledger: SqlLedger, keystore: FileKeyStore) -> World:
     clock = WallClock()
+    clouds, engines = registry.provider_names(), registry.engine_names()
 
     def provider(name: str) -> Provider:
         return registry.load_provider(name).from_options(settings.provider_options(name), clock=clock)
@@ -67,8 +73,8 @@ def build_world(settings: Settings, ledger: SqlLedger, keystore: FileKeyStore) -
         ledger=ledger,
         keystore=keystore,
         holds=Holds(settings.home / "keys"),
-        providers=Loaded(settings.enabled_providers(registry.provider_names()), provider),
-        engines=Loaded(tuple(registry.engine_names()), engine),
+        providers=Loaded(settings.enabled_providers(clouds), clouds, provider),
+        engines=Loaded(engines, engines, engine),
         open_link=open_link,
         issue=_issue,
         clock=clock,

@@ -11,9 +11,9 @@ from ..core.model import Instance
 from ..core.money import for_time
 from ..core.records import Record
 from ..core.states import Cause, State
-from ..core.step import limit_passed
+from ..core.step import Absent, limit_passed, step
 from .ending import end
-from .reconcile import reconcile
+from .reconcile import observe, perform, reconcile
 from .world import World
 
 
@@ -49,6 +49,7 @@ async def look(world: World) -> ReapReport:
     """Everything of ours at every provider that can be asked, and what the ledger still believes in."""
     found: list[Found] = []
     failed: dict[str, str] = {}
+    await _note_what_ended_itself(world)
     records = {record.key: record for record in await world.ledger.records(live=True)}
     for name, provider in world.providers.items():
         try:
@@ -63,6 +64,14 @@ async def look(world: World) -> ReapReport:
     # What the ledger holds for live and no list showed: reconciled by its own rules when it is ended.
     found += [_recorded(world, record) for record in records.values() if record.provider not in failed]
     return ReapReport(found=tuple(found), failed=failed)
+
+
+async def _note_what_ended_itself(world: World) -> None:
+    """Bring the books up to date with machines that are gone. Ends nothing."""
+    for record in await world.ledger.records(live=True):
+        observation = await observe(world, record)
+        if isinstance(observation, Absent):
+            await perform(world, record, step(record, observation, world.clock.now()))
 
 
 async def reap(world: World, report: ReapReport) -> ReapReport:

@@ -1,0 +1,1 @@
+"""Engines and how to reach them. Knows HTTP and inference servers, not clouds."""

@@ -6,15 +6,17 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from ...core.errors import ConfigError, UnknownName
 from .source import Found, Origin, Source
 
-PROVIDERS = "providers"
-"""``[providers.NAME]``: options of one provider, handed to it as they are; it checks them."""
+OPTIONS = "options"
+"""``[options.NAME]``: options of one provider, handed to it as they are; it checks them."""
 IN_KEYRING = "in_keyring"
 """Names of the secrets that are in the system's keyring. Opening a keyring is slow and may ask the user for a password,
 so it is opened only for a name that stands here, and only when the secret is used."""
@@ -26,22 +28,20 @@ class ConfigFile:
 
     path: Path
     values: Mapping[str, Found] = field(default_factory=dict)
-    providers: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    options: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     in_keyring: tuple[str, ...] = ()
 
 
 def loads(text: str) -> dict[str, Any]:
     """Raises ``ValueError``."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    return tomllib.loads(text)
+    parser = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    table: dict[str, Any] = parser.loads(text)
+    return table
 
 
 def config_path(environ: Mapping[str, str]) -> Path:
-    """``SPOTINFER_CONFIG``, else ``config.toml`` in the user's configuration folder."""
-    given = environ.get("SPOTINFER_CONFIG")
+    """``SPOTINFER_CONFIG_FILE``, else ``config.toml`` in the user's configuration folder."""
+    given = environ.get("SPOTINFER_CONFIG_FILE")
     if given:
         return Path(given).expanduser()
     from platformdirs import user_config_path
@@ -49,16 +49,19 @@ def config_path(environ: Mapping[str, str]) -> Path:
     return user_config_path("spotinfer") / "config.toml"
 
 
-def read(path: Path, known: list[str], *, must_exist: bool) -> ConfigFile:
-    """Raises :class:`ConfigError` for a file that cannot be read or parsed, :class:`UnknownName` for a wrong key."""
-    text = _text(path, must_exist=must_exist)
+def read(path: Path, known: list[str]) -> ConfigFile:
+    """No file is an empty one.
+
+    Raises :class:`ConfigError` for a file that cannot be read or parsed, :class:`UnknownName` for a wrong key.
+    """
+    text = _text(path)
     if text is None:
         return ConfigFile(path=path)
     try:
         table = loads(text)
     except ValueError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}", hint=f"correct it, or move {path} away") from error
-    names = [*known, PROVIDERS, IN_KEYRING]
+    names = [*known, OPTIONS, IN_KEYRING]
     for name in table:
         if name not in names:
             raise UnknownName(f"setting (in {_where(path, text, name)})", name, names)
@@ -69,7 +72,7 @@ def read(path: Path, known: list[str], *, must_exist: bool) -> ConfigFile:
             for name, value in table.items()
             if name in known
         },
-        providers=_tables(path, text, table.get(PROVIDERS, {})),
+        options=_tables(path, text, table.get(OPTIONS, {})),
         in_keyring=_names(path, text, table.get(IN_KEYRING, []), known),
     )
 
@@ -79,7 +82,7 @@ def write_value(path: Path, name: str, value: str | list[str] | None) -> None:
 
     Raises :class:`ConfigError` when the file cannot be written.
     """
-    lines = [] if not path.exists() else (_text(path, must_exist=True) or "").splitlines()
+    lines = (_text(path) or "").splitlines()
     head = next((index for index, line in enumerate(lines) if line.lstrip().startswith("[")), len(lines))
     kept = [line for line in lines[:head] if not _assigns(line, name)]
     while kept and not kept[-1].strip():
@@ -101,18 +104,18 @@ def _replace(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         draft.replace(path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()
         raise ConfigError(
-            f"cannot write {path}: {error.strerror}", hint="make it writable, or set SPOTINFER_CONFIG to another file"
+            f"cannot write {path}: {error.strerror}",
+            hint="make it writable, or set SPOTINFER_CONFIG_FILE to another file",
         ) from error
 
 
-def _text(path: Path, *, must_exist: bool) -> str | None:
+def _text(path: Path) -> str | None:
     try:
         return path.read_text("utf-8")
-    except (FileNotFoundError, NotADirectoryError) as error:
-        if must_exist:
-            raise ConfigError(f"there is no file {path}", hint="SPOTINFER_CONFIG names it") from error
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text", hint=f"correct it, or move {path} away") from error
@@ -123,8 +126,8 @@ def _text(path: Path, *, must_exist: bool) -> str | None:
 def _tables(path: Path, text: str, value: object) -> dict[str, dict[str, object]]:
     if not isinstance(value, dict) or not all(isinstance(table, dict) for table in value.values()):
         raise ConfigError(
-            f"{_where(path, text, PROVIDERS)}: {PROVIDERS} must hold one table for each provider",
-            hint="for example a line [providers.local]",
+            f"{_where(path, text, OPTIONS)}: {OPTIONS} must hold one table for each provider",
+            hint="for example a line [options.local]",
         )
     return value
 

@@ -1,0 +1,297 @@
+"""CPU that our metering adds to the plain ``openai`` client, on the same server, in interleaved pairs.
+
+    python benchmarks/metered_client.py                  # a canned server in another process: only the client's CPU
+    python benchmarks/metered_client.py --server llama   # llama.cpp with the tiny model
+    python benchmarks/metered_client.py --json
+
+Each pair runs plain, metered and plain again in random order. A/B is metered over plain; A/A is plain over plain, the
+noise of this computer, printed beside it. A chunk's cost is the slope between a short and a long stream. Targets: 1.05
+for a request, 1.02 for a chunk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import multiprocessing
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import openai
+
+from spotinfer.client.openai_clients import make_async_client, make_client
+from spotinfer.client.transport import Metering
+from spotinfer.client.upstream import Upstream
+from spotinfer.core.model import Endpoint
+from spotinfer.core.records import RequestRow
+from spotinfer.core.secret import Secret
+
+SHORT, LONG = 4, 204
+SIZES = {"1 KB": 1000, "100 KB": 100_000}
+
+# --- servers ---------------------------------------------------------------------------------------------------------
+
+
+def _event(delta: dict[str, object] | None, finish: str | None = None, **more: object) -> bytes:
+    choices = [] if delta is None else [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]
+    head = {
+        "id": "chatcmpl-8a1f0a7c3b2d4e5f",
+        "object": "chat.completion.chunk",
+        "created": 1790000000,
+        "model": "tiny",
+    }
+    return b"data: " + json.dumps({**head, "choices": choices, **more}, separators=(",", ":")).encode() + b"\n\n"
+
+
+def canned_answer(asked: dict[str, Any]) -> list[bytes]:
+    """What a vLLM would send: the body's blocks."""
+    count = asked["max_tokens"]
+    usage = {"prompt_tokens": 10, "completion_tokens": count, "total_tokens": 10 + count}
+    if not asked.get("stream"):
+        choice = {"index": 0, "message": {"role": "assistant", "content": "word " * count}, "finish_reason": "stop"}
+        head = {"id": "chatcmpl-8a1f0a7c3b2d4e5f", "object": "chat.completion", "created": 1790000000, "model": "tiny"}
+        return [json.dumps({**head, "choices": [choice], "usage": usage}).encode()]
+    blocks = [_event({"role": "assistant", "content": ""}), *[_event({"content": " word"})] * count, _event({}, "stop")]
+    if (asked.get("stream_options") or {}).get("include_usage"):
+        blocks.append(_event(None, usage=usage))
+    return [*blocks, b"data: [DONE]\n\n"]
+
+
+async def _serve_canned(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            size = next(
+                int(v)
+                for k, _, v in (line.partition(b":") for line in head.split(b"\r\n"))
+                if k.lower() == b"content-length"
+            )
+            asked = json.loads(await reader.readexactly(size))
+            kind = b"text/event-stream" if asked.get("stream") else b"application/json"
+            out = b"HTTP/1.1 200 OK\r\ncontent-type: " + kind + b"\r\ntransfer-encoding: chunked\r\n\r\n"
+            blocks = canned_answer(asked)
+            # One write: how the network cuts a stream must not differ between the two clients.
+            writer.write(out + b"".join(b"%x\r\n%s\r\n" % (len(b), b) for b in blocks) + b"0\r\n\r\n")
+            await writer.drain()
+    except (asyncio.IncompleteReadError, ConnectionError):
+        writer.close()
+
+
+def _canned_main(pipe: Any) -> None:
+    async def main() -> None:
+        server = await asyncio.start_server(_serve_canned, "127.0.0.1", 0, limit=2**20)
+        pipe.send(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    asyncio.run(main())
+
+
+def _llama_main(pipe: Any) -> None:
+    import xllamacpp
+
+    from spotinfer.serving.tiny import tiny_model
+
+    with tempfile.TemporaryDirectory() as folder:
+        params = xllamacpp.CommonParams()
+        params.model.path = str(tiny_model(Path(folder, "tiny.gguf"), format="gguf", context=65536))
+        params.port, params.n_parallel, params.n_ctx = 0, 1, 65536
+        server = xllamacpp.Server(params)
+        pipe.send(int(server.listening_address.rpartition(":")[2]))
+        time.sleep(3600)
+
+
+@contextmanager
+def serving(kind: str) -> Any:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_llama_main if kind == "llama" else _canned_main, args=(theirs,), daemon=True)
+    process.start()
+    try:
+        if not ours.poll(60):
+            raise SystemExit("the server did not start")
+        yield ours.recv()
+    finally:
+        process.kill()
+        process.join()
+
+
+# --- measuring -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Case:
+    """CPU seconds of each run; ``plain`` has two for every pair."""
+
+    name: str
+    plain: list[float] = field(default_factory=list)
+    again: list[float] = field(default_factory=list)
+    metered: list[float] = field(default_factory=list)
+
+    def summary(self, unit: int = 1) -> dict[str, object]:
+        """Medians in microseconds; the ratio is the median over the pairs, its spread the quartiles."""
+        both = [(a + b) / 2 for a, b in zip(self.plain, self.again, strict=True)]
+        return {
+            "case": self.name,
+            "plain_us": statistics.median(both) / unit * 1e6,
+            "metered_us": statistics.median(self.metered) / unit * 1e6,
+            "ratio": statistics.median(self.metered) / statistics.median(self.plain + self.again),
+            "a_b": _quartiles([m / p for m, p in zip(self.metered, both, strict=True)]),
+            "a_a": _quartiles([a / b for a, b in zip(self.plain, self.again, strict=True)]),
+        }
+
+
+def _quartiles(values: list[float]) -> list[float]:
+    return statistics.quantiles(values, n=4)
+
+
+Run = Callable[[], float]
+
+
+def interleave(name: str, plain: Run, metered: Run, pairs: int) -> Case:
+    case = Case(name)
+    order = [(case.plain, plain), (case.again, plain), (case.metered, metered)]
+    shuffle = random.Random(0).shuffle
+    gc.collect()
+    gc.disable()  # a collection would fall on one of the two
+    try:
+        for number in range(pairs):
+            shuffle(order)
+            for results, run in order:
+                results.append(run())
+            if number % 10 == 9:
+                gc.collect()
+    finally:
+        gc.enable()
+    return case
+
+
+def sync_run(client: openai.OpenAI, size: int, tokens: int, stream: bool, repeat: int) -> Run:
+    messages: Any = [{"role": "user", "content": prompt(size)}]
+
+    def once() -> None:
+        answer = client.chat.completions.create(model="tiny", messages=messages, max_tokens=tokens, stream=stream)
+        if stream:
+            for _ in answer:
+                pass
+
+    def run() -> float:
+        started = time.thread_time()
+        for _ in range(repeat):
+            once()
+        return (time.thread_time() - started) / repeat
+
+    once()
+    return run
+
+
+def async_run(
+    loop: asyncio.AbstractEventLoop, client: openai.AsyncOpenAI, size: int, tokens: int, stream: bool, repeat: int
+) -> Run:
+    messages: Any = [{"role": "user", "content": prompt(size)}]
+
+    async def once() -> None:
+        answer = await client.chat.completions.create(model="tiny", messages=messages, max_tokens=tokens, stream=stream)
+        if stream:
+            async for _ in answer:
+                pass
+
+    async def several() -> float:
+        started = time.thread_time()
+        for _ in range(repeat):
+            await once()
+        return (time.thread_time() - started) / repeat
+
+    loop.run_until_complete(once())
+    return lambda: loop.run_until_complete(several())
+
+
+def prompt(size: int) -> str:
+    words = 'the quick brown fox jumps over streams of data in summer; "quoted" words,\nlines and {braces} too. '
+    return (words * (size // len(words) + 1))[:size]
+
+
+def measure(port: int, pairs: int, max_prompt: int) -> list[dict[str, object]]:
+    rows: list[RequestRow] = []
+    upstream = Upstream(
+        endpoint=Endpoint(host="127.0.0.1", port=port), api_key=Secret("k"), metering=Metering("bench", rows.append)
+    )
+    loop = asyncio.new_event_loop()
+    plain, metered = openai.OpenAI(base_url=upstream.base_url, api_key="k"), make_client(upstream)
+    aplain, ametered = openai.AsyncOpenAI(base_url=upstream.base_url, api_key="k"), make_async_client(upstream)
+    results = []
+    for label, size in SIZES.items():
+        size = min(size, max_prompt)
+        for kind, one, two, make in (
+            ("sync", plain, metered, sync_run),
+            ("async", aplain, ametered, lambda *a: async_run(loop, *a)),
+        ):
+            name = f"{kind}, prompt {label}"
+            results.append(
+                interleave(
+                    f"{name}, request", make(one, size, 16, False, 10), make(two, size, 16, False, 10), pairs
+                ).summary()
+            )  # type: ignore[operator]
+            short, long = (
+                interleave(name, make(one, size, tokens, True, repeat), make(two, size, tokens, True, repeat), pairs)  # type: ignore[operator]
+                for tokens, repeat in ((SHORT, 6), (LONG, 2))
+            )
+            results.append(Case(f"{name}, short stream", short.plain, short.again, short.metered).summary())
+            results.append(slope(f"{name}, per chunk", short, long))
+    loop.run_until_complete(aplain.close())
+    loop.run_until_complete(ametered.close())
+    loop.close()
+    if any(row.estimated or row.status != "ok" for row in rows):
+        raise SystemExit("a request was not metered right")
+    return results
+
+
+def slope(name: str, short: Case, long: Case) -> dict[str, object]:
+    """CPU of one more chunk."""
+
+    def per_chunk(of_short: list[float], of_long: list[float]) -> list[float]:
+        base = statistics.median(of_short)
+        return [(value - base) / (LONG - SHORT) for value in of_long]
+
+    return Case(
+        name,
+        per_chunk(short.plain + short.again, long.plain),
+        per_chunk(short.plain + short.again, long.again),
+        per_chunk(short.metered, long.metered),
+    ).summary()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--server", choices=("canned", "llama"), default="canned")
+    parser.add_argument("--pairs", type=int, default=40)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    with serving(args.server) as port:
+        # The tiny model's context does not hold 100 KB.
+        results = measure(port, args.pairs, 100_000 if args.server == "canned" else 40_000)
+    if args.json:
+        print(json.dumps({"server": args.server, "pairs": args.pairs, "results": results}))
+        return 0
+    print(
+        f"{args.server} server, {args.pairs} interleaved pairs, CPU of the client's thread in microseconds (medians)\n"
+    )
+    print(f"{'':38}{'plain':>9}{'metered':>9}{'ratio':>8}   {'A/B quartiles':^22} {'A/A quartiles':^22}")
+    for result in results:
+        spread = ["  ".join(f"{value:6.3f}" for value in result[key]) for key in ("a_b", "a_a")]  # type: ignore[attr-defined]
+        print(
+            f"{result['case']:38}{result['plain_us']:9.1f}{result['metered_us']:9.1f}{result['ratio']:8.3f}   {spread[0]} {spread[1]}"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""How a machine's history becomes money: pure functions over :class:`spotinfer.core.records.History`."""

@@ -1,0 +1,61 @@
+"""Machines of the provider ``local`` for tests, and what of them really lives."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import anyio
+import psutil
+
+from spotinfer.core.model import Instance, InstanceSpec, Offer, OfferKind
+from spotinfer.core.secret import Secret
+from spotinfer.providers.local.adapter import LocalProvider
+
+AGENT = Path(__file__).with_name("stand_in_agent.py")
+OFFER = Offer(provider="local", id="computer", kind=OfferKind.OWNED, per_hour=None)
+
+
+def spec(key: str, *traits: str, offer: Offer = OFFER, owner: str = "me", command: tuple[str, ...] = ()) -> InstanceSpec:
+    return InstanceSpec(
+        key=key,
+        owner=owner,
+        name="test",
+        offer=offer,
+        command=command or (sys.executable, "-I", str(AGENT), *traits),
+        env={"HF_TOKEN": Secret("hf-secret")},
+    )
+
+
+def living(home: Path) -> dict[int, str]:
+    """Process number -> key of everything that was started for machines in ``home``, told from the system alone."""
+    found = {}
+    for process in psutil.process_iter():
+        try:
+            environ = process.environ()
+            if environ.get("SPOTINFER_DIR", "").startswith(str(home)) and process.status() != psutil.STATUS_ZOMBIE:
+                found[process.pid] = environ["SPOTINFER_KEY"]
+        except psutil.Error:
+            continue
+    return found
+
+
+async def running(provider: LocalProvider, key: str) -> Instance:
+    """The machine, once its agent says its ports."""
+    with anyio.fail_after(10):
+        while True:
+            instance = await provider.get(key)
+            assert instance is not None
+            if instance.endpoints:
+                return instance
+            await anyio.sleep(0.02)
+
+
+async def in_state(provider: LocalProvider, key: str, native: str) -> Instance:
+    with anyio.fail_after(10):
+        while True:
+            instance = await provider.get(key)
+            assert instance is not None
+            if instance.native_state == native:
+                return instance
+            await anyio.sleep(0.02)
