@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from support import local_machines
 
 from spotinfer.core.model import InstanceSpec, Offer
 from spotinfer.core.protocols import Provider
 from spotinfer.providers.local.adapter import LocalProvider
 from spotinfer.testing.contract import ProviderContract
+from support import local_machines
 
 NO_WIRE = "never: there is no wire between the adapter and this computer on which an answer could be lost"
 OWN_WORDS = "never: the words are the adapter's own, see tests/unit/test_local_states.py"

@@ -63,13 +63,10 @@ class TestLaggingLists(TestSimulated):
     """What was created shows up in lists half a minute late."""
 
     config = MarketConfig(listing_lag=30.0)
-    gaps = {
-        name: "never: asks for the list at once"
-        for name in (
-            "test_same_key_twice_is_one_machine",
-            "test_unknown_native_state_is_lost_and_kept",
-        )
-    }
+    gaps = dict.fromkeys(
+        ("test_same_key_twice_is_one_machine", "test_unknown_native_state_is_lost_and_kept"),
+        "never: asks for the list at once",
+    )
 
 
 def test_a_law_can_fail() -> None:

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import anyio
 import pytest
-from support.histories import at, intent, row, sample
-from support.secrets import launch_secrets
 
 from spotinfer.core.errors import LedgerCorrupt, LedgerError, LedgerUnwritable
 from spotinfer.core.states import Cause, State
 from spotinfer.ledger.keys import FileKeyStore
 from spotinfer.ledger.store import open_ledger
+from support.histories import at, intent, row, sample
+from support.secrets import launch_secrets
 
 TESTS = Path(__file__).parents[1]
 HEAD = """
@@ -196,7 +196,7 @@ def test_a_forked_child_has_a_ledger_of_its_own(tmp_path: Path) -> None:
     assert integrity(path) == "ok"
 
 
-# --- files that are damaged --------------------------------------------------------------------------------------------
+# --- files that are damaged -----------------------------------------------------------------------------------------
 
 
 def make_ledger(path: Path, rows: int = 500) -> bytes:
@@ -225,7 +225,7 @@ def test_a_corrupt_file_is_told_and_left_untouched(tmp_path: Path, damage: str) 
     assert path.read_bytes() == bad
 
 
-# --- disks that do not take anything -----------------------------------------------------------------------------------
+# --- disks that do not take anything --------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -266,7 +266,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
             fill(filler)
             for index in range(3000):
                 ledger.request(row(index, index + 1))
-            with pytest.raises(LedgerUnwritable, match="full|I/O"):
+            with pytest.raises(LedgerUnwritable, match=r"full|I/O"):
                 await ledger.flush()
             with pytest.raises(LedgerUnwritable):  # not lost silently: told again by the next call that counts
                 await ledger.sample(sample(1, 1, 1, 1))

@@ -1,6 +1,6 @@
 """Executes the examples of a Markdown document, in order, as one reader would who types them in.
 
-    python tests/support/examples.py docs/tutorial/first-launch.md
+    PYTHONPATH=tests python -m support.examples docs/tutorial/first-launch.md
 
 ``python`` blocks share one namespace and one event loop (top-level ``await`` works, as in a notebook); ``console``
 blocks are commands after ``$ `` with their output below; an ``output`` block is what the block above it printed. In
@@ -95,9 +95,8 @@ class Reader:
                 ["bash", "-c", text], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
             )
             self.printed = child.stdout + child.stderr
-            if not expected.strip():  # a command that fails on purpose shows what it says
-                assert child.returncode == 0, f"{self.path}:{block.line}: $ {text}\n{self.printed}"
-            else:
+            assert child.returncode == 0, f"{self.path}:{block.line}: $ {text}\n{self.printed}"
+            if expected.strip():
                 self.check(block, expected, self.printed)
 
     def check(self, block: Block, expected: str, printed: str) -> None:

@@ -16,7 +16,9 @@ AGENT = Path(__file__).with_name("stand_in_agent.py")
 OFFER = Offer(provider="local", id="computer", kind=OfferKind.OWNED, per_hour=None)
 
 
-def spec(key: str, *traits: str, offer: Offer = OFFER, owner: str = "me", command: tuple[str, ...] = ()) -> InstanceSpec:
+def spec(
+    key: str, *traits: str, offer: Offer = OFFER, owner: str = "me", command: tuple[str, ...] = ()
+) -> InstanceSpec:
     return InstanceSpec(
         key=key,
         owner=owner,

@@ -15,7 +15,7 @@ _numbers = itertools.count()
 
 
 class Server:
-    """``create()`` answers the URL of a new, empty place: a schema, which costs nothing, where a database costs 7 MB."""
+    """``create()`` answers the URL of a new, empty schema: it costs nothing, a database would cost 7 MB."""
 
     def __init__(self, base: str) -> None:
         self._base = base

@@ -1,7 +1,7 @@
 """A tiny program in the place of the agent: keeps the promises that the provider ``local`` relies on, and no more.
 
-It takes the lock, starts an "engine" in a session of its own that inherits the lock, says its ports, and at SIGTERM ends
-the engine and says why. Traits on the command line spoil it:
+It takes the lock, starts an "engine" in a session of its own that inherits the lock, says its ports, and at SIGTERM
+ends the engine and says why. Traits on the command line spoil it:
 
 - ``stubborn``: neither it nor its engine minds SIGTERM
 - ``family``: the engine has a child in another session, with the machine's mark

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.secrets import launch_secrets
 
 from spotinfer.core.errors import LedgerCorrupt, LedgerError, LedgerUnwritable
 from spotinfer.ledger.keys import FileKeyStore
+from support.secrets import launch_secrets
 
 
 @pytest.fixture

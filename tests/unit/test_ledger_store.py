@@ -15,8 +15,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import inspect
-from support.histories import at, intent, row, sample
-from support.postgres import Server, running
 
 from spotinfer.core.errors import ConfigError, IllegalMove, LedgerError, MissingExtra, NameTaken
 from spotinfer.core.model import Billing, Charge, Limits
@@ -25,6 +23,8 @@ from spotinfer.ledger.sql.engine import Location
 from spotinfer.ledger.sql.migrate import migrate
 from spotinfer.ledger.sql.schema import MIGRATIONS, metadata
 from spotinfer.ledger.store import SqlLedger, open_ledger
+from support.histories import at, intent, row, sample
+from support.postgres import Server, running
 
 Open = Callable[[], SqlLedger]
 
@@ -303,7 +303,7 @@ def test_the_writer_outlives_the_loop_that_waited_for_it(where: str) -> None:
     ledger.close()
 
 
-# --- opening -----------------------------------------------------------------------------------------------------------
+# --- opening --------------------------------------------------------------------------------------------------------
 
 
 def test_the_migrations_make_the_tables_that_the_queries_use(ledger: SqlLedger, where: str) -> None:
@@ -373,7 +373,7 @@ def test_money_comes_back_digit_for_digit(ledger: SqlLedger) -> None:
     anyio.run(main)
 
 
-# --- properties, in memory ---------------------------------------------------------------------------------------------
+# --- properties, in memory ------------------------------------------------------------------------------------------
 
 
 def in_memory(action: Callable[[SqlLedger], Awaitable[Any]]) -> Any:
@@ -416,7 +416,7 @@ def test_any_amount_survives(amount: Decimal) -> None:
     in_memory(keep)
 
 
-# --- bad places --------------------------------------------------------------------------------------------------------
+# --- bad places -----------------------------------------------------------------------------------------------------
 
 
 def test_the_file_is_private(tmp_path: Path) -> None:

@@ -14,9 +14,6 @@ from pathlib import Path
 import anyio
 import psutil
 import pytest
-from support import agents
-from support.certs import Pki, make_pki
-from support.local_machines import AGENT, OFFER, in_state, living, running, spec
 
 from spotinfer.core.clock import WallClock
 from spotinfer.core.errors import ConfigError, NotSupported, ProviderError, UnknownName
@@ -25,6 +22,9 @@ from spotinfer.core.states import Cause, State
 from spotinfer.providers.local.adapter import LocalProvider
 from spotinfer.providers.local.environment import base_environment
 from spotinfer.providers.local.folder import KEPT_LOGS, Card, Folder
+from support import agents
+from support.certs import Pki, make_pki
+from support.local_machines import AGENT, OFFER, in_state, living, running, spec
 
 
 @pytest.mark.parametrize(

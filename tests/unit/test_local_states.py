@@ -15,13 +15,13 @@ from pathlib import Path
 import anyio
 import psutil
 import pytest
-from support.local_machines import in_state, living, running, spec
 
 from spotinfer.core.errors import ProviderUnavailable
 from spotinfer.core.states import Cause, State
 from spotinfer.providers.local import states
 from spotinfer.providers.local.adapter import LocalProvider
 from spotinfer.providers.local.folder import Card, Folder
+from support.local_machines import in_state, living, running, spec
 
 NOW = datetime(2026, 1, 2, tzinfo=timezone.utc)
 CARD = Card(key="si-1", owner="me", name="test", created_at=NOW, per_hour=Decimal("0.25"))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.histories import at, history, row, sample
 
 from spotinfer.core.model import Billing, Charge, OfferKind
 from spotinfer.core.records import History, RequestRow, Sample
@@ -16,6 +16,7 @@ from spotinfer.ledger.meter import LineKind, Snapshot
 from spotinfer.ledger.metering.accrual import runs
 from spotinfer.ledger.metering.attribution import UNTAGGED, take
 from spotinfer.ledger.moments import SECOND, micros
+from support.histories import at, history, row, sample
 
 READY = [(10.0, State.READY)]
 
@@ -114,7 +115,7 @@ def test_no_machine_at_all() -> None:
     assert (shot.accrued, shot.tokens, shot.utilisation, shot.per_request) == (0, 0, None, None)
 
 
-# --- traffic of others -------------------------------------------------------------------------------------------------
+# --- traffic of others ----------------------------------------------------------------------------------------------
 
 
 def quiet(samples: list[Sample]) -> list[Sample]:
@@ -163,7 +164,7 @@ def test_other_traffic_of_a_window_begins_at_the_sample_before_it() -> None:
     assert look(machine, until=30).other_tokens == 0  # not yet believed then: the engine was busy
 
 
-# --- properties --------------------------------------------------------------------------------------------------------
+# --- properties -----------------------------------------------------------------------------------------------------
 
 moments = st.floats(0, 4000, allow_nan=False).map(lambda seconds: round(seconds, 3))
 
@@ -207,7 +208,7 @@ def test_the_lines_of_any_window_sum_exactly_to_what_it_accrued(
 ) -> None:
     edges: list[float | None] = [None, *sorted(cuts), None]
     total = Decimal(0)
-    for since, until in zip(edges, edges[1:], strict=False):
+    for since, until in pairwise(edges):
         shot = look(*some, now=now, since=since, until=until)
         parts = [line.amount for line in shot.lines if line.amount is not None]
         assert sum(parts) == shot.accrued
@@ -223,6 +224,6 @@ def test_the_lines_of_any_window_sum_exactly_to_what_it_accrued(
 @given(machines(), st.lists(moments, min_size=1, max_size=3))
 def test_every_request_is_counted_in_one_window(machine: History, cuts: list[float]) -> None:
     edges: list[float | None] = [None, *sorted(set(cuts)), None]
-    shots = [look(machine, now=5000, since=a, until=b) for a, b in zip(edges, edges[1:], strict=False)]
+    shots = [look(machine, now=5000, since=a, until=b) for a, b in pairwise(edges)]
     assert sum(shot.requests for shot in shots) == look(machine, now=5000).requests
     assert sum(shot.tokens for shot in shots) == look(machine, now=5000).tokens

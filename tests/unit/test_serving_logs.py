@@ -135,6 +135,12 @@ def test_other_lines_say_nothing(line: str) -> None:
         ("Revision Not Found for url: https://huggingface.co/a/b/resolve/r1/config.json.", ModelNotFound, "revision"),
         ("RuntimeError: Cannot find any model weights with `/models/m`", ModelNotFound, "/models/m"),
         (
+            "safetensors._safetensors_rust.SafetensorError: Error while deserializing header: incomplete metadata",
+            UnsupportedModel,
+            "incomplete or damaged",
+        ),
+        ("ValueError: Couldn't instantiate the backend tokenizer from one of: ", ModelNotFound, "no tokenizer"),
+        (
             "ValueError: Model architectures ['FooForCausalLM'] are not supported for now. Supported architectures: x",
             UnsupportedModel,
             "['FooForCausalLM']",
@@ -224,8 +230,8 @@ def test_failures_of_vllm(line: str, error: type[StartFailed], says: str) -> Non
 
 def test_an_estimate_of_vllm_reaches_the_hint() -> None:
     line = (
-        "ValueError: To serve at least one request with the model's max seq len (131072), (16.00 GiB KV cache is needed, "
-        "which is larger than the available KV cache memory (7.55 GiB). Based on the available memory, the estimated "
+        "ValueError: To serve at least one request with the model's max seq len (131072), (16.00 GiB KV cache is "
+        "needed, which is larger than the available KV cache memory (7.55 GiB). Based on the available memory, the estimated "
         "maximum model length is 61840."
     )
     assert "61840" in str(VLLM.diagnose([line], 1).hint)
@@ -253,6 +259,17 @@ def test_a_log_that_says_nothing(code: int | None, says: str) -> None:
         assert type(found) is StartFailed
         assert says in found.message
         assert found.hint
+
+
+def test_a_warning_that_quotes_an_error_is_not_the_cause() -> None:
+    warning = (
+        "(APIServer pid=9) WARNING 11-21 03:02:54 [system_utils.py:255] Found ulimit of 20000 and failed to increase. "
+        "This can cause errors like `OSError: [Errno 24] Too many open files`, or CUDA out of memory"
+    )
+    assert type(VLLM.diagnose([warning, "KeyError: 'x'"], 1)) is StartFailed
+    assert VLLM.diagnose([warning, "KeyError: 'x'"], 1).message.endswith("KeyError: 'x'")
+    llamacpp_warning = "0.00.006.948 W llama_context: unable to allocate what was asked for, using less"
+    assert type(LLAMACPP.diagnose([llamacpp_warning], 1)) is StartFailed
 
 
 @pytest.mark.parametrize("code", [-signal.SIGKILL, 137])

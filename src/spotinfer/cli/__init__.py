@@ -1,0 +1,12 @@
+"""The command line. One file a command, loaded when it is used; only here signal handlers are installed."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """The program ``spotinfer``: exits with 0, 1 (an error of ours), 2 (wrong usage), 130 (Ctrl-C) or 143 (SIGTERM)."""
+    from .run import run
+
+    sys.exit(run(sys.argv[1:]))

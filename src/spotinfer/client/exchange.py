@@ -36,6 +36,14 @@ class Ending(Enum):
         return cls.BROKEN if isinstance(exc, Exception) else cls.CANCELLED
 
 
+_PLAIN: Final = {
+    Ending.COMPLETE: "ok",
+    Ending.BROKEN: "cut",
+    Ending.CLOSED: "cancelled",
+    Ending.CANCELLED: "cancelled",
+}
+
+
 class Exchange:
     """Meters one request. Give it every byte block by :meth:`feed`, or by :meth:`feed_stripping` where usage was asked
     for on the caller's behalf, then :meth:`end` it. An exchange that is dropped ends itself.
@@ -186,8 +194,7 @@ class Exchange:
         if self.http_status >= 300:
             return "error"
         if not self.sse:
-            by_ending = {Ending.COMPLETE: "ok", Ending.BROKEN: "cut"}
-            return by_ending.get(ending, "cancelled")
+            return _PLAIN[ending]
         if sse.error_in(tail):
             return "error"
         if sse.finished(tail) == "abort":

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _ASK = b',"stream_options":{"include_usage":true}}'
-_MODEL_FIRST = re.compile(rb'\{"model": ?"([^"\\]*)"')
+_HEAD = re.compile(rb'\{(?:\s*"\w+"\s*:\s*(?:"[^"\\\x00-\x1f]{0,200}"|true|false|null|\d{1,9})\s*,)*')
+"""The short parameters that a body begins with: openai's client puts model and stream before the messages."""
 _BEFORE_A_KEY = b"{, \t\r\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """``body`` is the body to send where usage had to be asked for; None leaves the request as it is."""
 
     model: str = ""
@@ -35,32 +35,33 @@ def read(body: bytes, *, add_usage: bool) -> Asked:
     """
     params = _ends(body)
     if params is None:
-        params = _whole(body)
+        params = _object(body) or {}
     model = params.get("model")
-    asked = Asked(model if isinstance(model, str) else "", params.get("stream") is True)
-    if not (add_usage and asked.stream):
-        return asked
-    return Asked(asked.model, True, _with_usage(body, params))
+    stream = params.get("stream") is True
+    return Asked(
+        model if isinstance(model, str) else "", stream, _with_usage(body, params) if stream and add_usage else None
+    )
 
 
 def _ends(body: bytes) -> dict[str, object] | None:
-    """``model``, ``stream`` and ``stream_options``, from the first and the last bytes of ``body``; None if that is not
-    enough to be sure.
-
-    Searching is from the end, which is several times faster in CPython, and where clients put short parameters.
+    """At least ``model``, ``stream`` and ``stream_options``, from both ends of ``body``; None if that is not enough to
+    be sure.
     """
-    at = body.rfind(b'"stream"')
-    params = _from_key(body, at) if at >= 0 else {}
+    head = _HEAD.match(body)
+    if head is None or body[1:2] == b"\0":  # no object, or UTF-16
+        return None
+    params = _object(head[0].rstrip(b", \t\r\n") + b"}")
     if params is None:
         return None
-    if params.get("stream") is True and "stream_options" not in params and body.rfind(b'stream_options"', 0, at) >= 0:
-        return None
-    if "model" not in params:
-        first = _MODEL_FIRST.match(body)
-        if first:
-            return {**params, "model": first[1].decode("utf-8", "replace")}
-        rest = _from_key(body, body.rfind(b'"model"'))
-        return None if rest is None else {**rest, **params}
+    for key in ("model", "stream", "stream_options"):
+        if key in params or (key == "stream_options" and params.get("stream") is not True):
+            continue
+        at = body.rfind(b'"%s"' % key.encode(), head.end())  # CPython's rfind is several times faster than its find
+        if at >= 0:
+            rest = _from_key(body, at)
+            if rest is None:
+                return None
+            params = {**rest, **params}
     return params
 
 
@@ -73,19 +74,15 @@ def _from_key(body: bytes, at: int) -> dict[str, object] | None:
     """
     if at < 1 or body[at - 1] not in _BEFORE_A_KEY:
         return None
+    return _object(b"{" + body[at:])
+
+
+def _object(text: bytes) -> dict[str, object] | None:
     try:
-        params = json.loads(b"{" + body[at:])
+        found = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return params if isinstance(params, dict) else None
-
-
-def _whole(body: bytes) -> dict[str, object]:
-    try:
-        params = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return params if isinstance(params, dict) else {}
+    return found if isinstance(found, dict) else None
 
 
 def _with_usage(body: bytes, params: dict[str, object]) -> bytes | None:
@@ -98,4 +95,4 @@ def _with_usage(body: bytes, params: dict[str, object]) -> bytes | None:
         return None
     kept = {name: value for name, value in options.items() if name != "continuous_usage_stats"}
     # ASCII output also carries lone surrogates, which UTF-8 cannot.
-    return json.dumps({**_whole(body), "stream_options": {**kept, "include_usage": True}}).encode("ascii")
+    return json.dumps({**(_object(body) or {}), "stream_options": {**kept, "include_usage": True}}).encode("ascii")

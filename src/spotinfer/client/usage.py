@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 BYTES_PER_TOKEN = 4
 """English text as JSON is about four bytes a token; used only for counts that are marked as estimated."""
@@ -14,8 +14,7 @@ _LONGEST = 4096
 _decode = json.JSONDecoder().raw_decode
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """``prompt`` includes ``cached``; ``completion`` includes ``reasoning``."""
 
     prompt: int
@@ -26,32 +25,22 @@ class Usage:
 
 def usage_of(found: Mapping[str, object]) -> Usage | None:
     """Read a ``usage`` object of the chat, completions, embeddings or Responses API; None if it counts nothing."""
-    prompt = _count(found, "prompt_tokens", "input_tokens")
-    completion = _count(found, "completion_tokens", "output_tokens")
+    prompt = _count(found.get("prompt_tokens", found.get("input_tokens")))
+    completion = _count(found.get("completion_tokens", found.get("output_tokens")))
     if prompt is None and completion is None:
         return None
+    into = found.get("prompt_tokens_details") or found.get("input_tokens_details")
+    out_of = found.get("completion_tokens_details") or found.get("output_tokens_details")
     return Usage(
-        prompt=prompt or 0,
-        completion=completion or 0,
-        cached=_detail(found, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens"),
-        reasoning=_detail(found, ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens"),
+        prompt or 0,
+        completion or 0,
+        (_count(into.get("cached_tokens")) or 0) if isinstance(into, dict) else 0,
+        (_count(out_of.get("reasoning_tokens")) or 0) if isinstance(out_of, dict) else 0,
     )
 
 
-def _count(found: Mapping[str, object], *names: str) -> int | None:
-    for name in names:
-        value = found.get(name)
-        if isinstance(value, int) and value >= 0:
-            return int(value)
-    return None
-
-
-def _detail(found: Mapping[str, object], groups: tuple[str, ...], name: str) -> int:
-    for group in groups:
-        details = found.get(group)
-        if isinstance(details, Mapping):
-            return _count(details, name) or 0
-    return 0
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and value >= 0 else None
 
 
 def last_usage(body: bytes | bytearray) -> Usage | None:
@@ -70,7 +59,7 @@ def last_usage(body: bytes | bytearray) -> Usage | None:
             found, _ = _decode(value[1:].lstrip().decode("utf-8", "replace"))
         except (ValueError, RecursionError):
             continue
-        usage = usage_of(found) if isinstance(found, Mapping) else None
+        usage = usage_of(found) if isinstance(found, dict) else None
         if usage is not None:
             return usage
     return None

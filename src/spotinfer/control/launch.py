@@ -128,9 +128,9 @@ async def _intend(world: World, order: Order, candidate: Candidate, reporter: Re
     now = world.clock.now()
     key = world.new_key()
     with anyio.CancelScope(shield=True):
+        world.holds.hold(key)
         secrets = world.issue(key, order.limits.max_age, now)
         world.keystore.save(secrets)
-        world.holds.hold(key)
         intent = Intent(
             key=key,
             name=order.name,

@@ -84,7 +84,16 @@ async def reap(world: World, report: ReapReport) -> ReapReport:
             ended.append(item)
         except ProviderError as error:
             failed[item.id or item.key] = error.message
+    await _forget_secrets(world)
     return ReapReport(found=report.found, ended=tuple(ended), failed=failed)
+
+
+async def _forget_secrets(world: World) -> None:
+    """Delete the secrets of launches that died before their intent was recorded, so before anything was rented."""
+    for key in tuple(world.keystore.keys()):
+        if world.holds.held(key) is False and await world.ledger.record(key) is None:
+            world.keystore.delete(key)
+            world.holds.forget(key)
 
 
 def nobody_owns(world: World, record: Record) -> str | None:

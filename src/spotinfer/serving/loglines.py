@@ -80,10 +80,12 @@ def read_failure(
             if found:
                 words = {**_groups(found), "line": _clean(line)}
                 return failure.error(failure.message.format(**words), hint=failure.hint.format(**words), log=tail)
-    return _unknown(engine, log, exit_code, summaries)
+    return _unknown(engine, log, loud, exit_code, summaries)
 
 
-def _unknown(engine: str, log: Sequence[str], exit_code: int | None, summaries: Sequence[str]) -> StartFailed:
+def _unknown(
+    engine: str, log: Sequence[str], loud: Sequence[str], exit_code: int | None, summaries: Sequence[str]
+) -> StartFailed:
     tail = log[-TAIL:]
     if exit_code in (-signal.SIGKILL, 128 + signal.SIGKILL):
         return OutOfMemory(
@@ -91,7 +93,7 @@ def _unknown(engine: str, log: Sequence[str], exit_code: int | None, summaries: 
             hint="use a smaller model, a shorter context or a larger machine; the kernel's log tells (`dmesg`)",
             log=tail,
         )
-    cause = first_error(log, summaries)
+    cause = first_error(loud, summaries)
     ended = "did not become ready" if exit_code is None else f"ended with {describe_exit(exit_code)}"
     return StartFailed(
         f"{engine} {ended}" + (f": {cause}" if cause else ""),
@@ -118,6 +120,8 @@ def describe_exit(code: int) -> str:
         return f"signal {-code}"
 
 
+# A warning may quote the very error that did not happen (vLLM's, and llama.cpp's one-letter levels).
+_HARMLESS = re.compile(r"\b(?:DEBUG|INFO|WARNING)\s+\d\d-\d\d |^[\d.]{12,} [DIW] ")
 _ERROR = re.compile(r"\b\w*(?:Error|Exception)\b: \S|\berror: ")
 _PREFIX = re.compile(
     r"^(?:\(\w+ pid=\d+\)\s*)?(?:(?:INFO|WARNING|ERROR|DEBUG)\s+[\d:. -]+\[[\w.:/-]+\]\s*)?(?:[\d.]+ [IWE] [\w~]+\s+)?"
@@ -130,7 +134,7 @@ def _clean(line: str) -> str:
 
 
 def _groups(found: re.Match[str]) -> dict[str, str]:
-    return {name: value.strip() if value else "" for name, value in found.groupdict().items()}
+    return {name: value.strip(" `") if value else "" for name, value in found.groupdict().items()}
 
 
 @lru_cache(maxsize=256)

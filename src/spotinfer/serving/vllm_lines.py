@@ -120,6 +120,18 @@ _MODEL = (
         "the folder needs safetensors files besides config.json",
     ),
     Failure(
+        r"Couldn't instantiate the backend tokenizer|Can't load tokenizer for",
+        ModelNotFound,
+        "the model has no tokenizer that vLLM can read",
+        "the folder needs tokenizer.json and tokenizer_config.json besides the weights",
+    ),
+    Failure(
+        r"SafetensorError: (?P<why>.+)",
+        UnsupportedModel,
+        "the model's weights are incomplete or damaged: {why}",
+        "download the safetensors files again, and compare their sizes",
+    ),
+    Failure(
         r"Model architecture (?P<name>\S+) was supported in vLLM until (?P<version>v[\d.]+)",
         UnsupportedModel,
         "vLLM supported the architecture {name} until {version} only",
@@ -213,7 +225,7 @@ _MEMORY = (
     Failure(
         r"not enough GPU memory|No available memory for the cache blocks",
         OutOfMemory,
-        "the model leaves no GPU memory for the KV cache: {line}",
+        "the model leaves no memory for the KV cache: {line}",
         _SMALLER,
     ),
     Failure(

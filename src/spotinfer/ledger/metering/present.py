@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ...core.money import usd
 from .snapshot import Line, LineKind, Snapshot
@@ -80,9 +80,10 @@ def as_rich(shot: Snapshot) -> RenderableType:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
     *body, total = rows(shot)
     for column, name in enumerate(_HEAD):
-        # Numbers are never cut; a long tag is, and only it.
+        # Numbers are never cut; a long tag is folded, and only it.
         widest = max(len(row[column]) for row in (_HEAD, *body, total)) if column else 8
-        table.add_column(name, justify="right" if column else "left", no_wrap=True, min_width=widest)
+        side: Literal["left", "right"] = "right" if column else "left"
+        table.add_column(name, justify=side, no_wrap=column > 0, overflow="fold", min_width=widest)
     for line, row in zip(shot.lines, body, strict=True):
         table.add_row(*(Text(cell) for cell in row), style="" if line.kind is LineKind.TAG else "dim")
     table.add_section()

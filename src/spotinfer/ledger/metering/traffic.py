@@ -42,15 +42,14 @@ def other_traffic(
 
     ``settled``: the time up to which every request that ended is known.
     """
-    believed = [sample for sample in _believed(samples, settled) if sample.at <= until]
-    readings = list(_readings(believed))
+    readings = list(_readings(samples))
     if since is None:
         base = _Reading(0, 0, 0, 0)
     elif readings:  # with none before ``since`` the first one is the base: what it shows may be older
         base = next((reading for reading in reversed(readings) if reading.at <= micros(since)), readings[0])
     else:
         return OtherTraffic()
-    later = [reading for reading in readings if reading.at > base.at]
+    later = [reading for reading in _believed(readings, micros(settled)) if base.at < reading.at <= micros(until)]
     if not later:
         return OtherTraffic()
     mine = [row for row in rows if micros_of(row.ended) > base.at]
@@ -61,9 +60,9 @@ def other_traffic(
     return OtherTraffic(prompt, completion, max(0, busy))
 
 
-def _believed(samples: Sequence[Sample], settled: datetime) -> list[Sample]:
-    quiet = {after.at for before, after in pairwise(samples) if after.busy_seconds == before.busy_seconds}
-    return [sample for sample in samples if sample.at in quiet or sample.at <= settled]
+def _believed(readings: Sequence[_Reading], settled: int) -> list[_Reading]:
+    quiet = {after.at for before, after in pairwise(readings) if after.busy == before.busy}
+    return [reading for reading in readings if reading.at in quiet or reading.at <= settled]
 
 
 def _readings(samples: Sequence[Sample]) -> list[_Reading]:

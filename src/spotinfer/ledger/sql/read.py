@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, and_, exists, func, literal_column, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Row,
+    Subquery,
+    Table,
+    and_,
+    exists,
+    func,
+    literal,
+    literal_column,
+    select,
+    type_coerce,
+)
 
 from ...core.model import Billing, Charge, Limits, OfferKind
 from ...core.records import History, RateChange, Record, RequestRow, Sample, Transition
 from ...core.states import Cause, State
-from ..moments import SECOND, micros
+from ..moments import EPOCH, SECOND, micros
 from .schema import (
+    Instant,
     bindings,
     charges,
     intents,
@@ -65,8 +81,11 @@ def load_histories(
     The last sample before ``since`` and the requests since then come too: growth can be told only from a base.
     """
     parts = list(_parts(connection, where))
-    bases = {part.intent.key: _base(connection, part.intent.key, since) for part in parts}
-    return [_history(connection, part, bases[part.intent.key], until) for part in parts]
+    bases = _bases(where, since)
+    asked = _requests(connection, bases, until)
+    sampled = _samples(connection, bases, until)
+    billed = _charges(connection, where)
+    return [_history(part, asked[part.intent.key], sampled[part.intent.key], billed) for part in parts]
 
 
 class _Part:
@@ -150,100 +169,98 @@ def _first_at(rows: Iterable[Row[Any]], state: State) -> datetime | None:
     return next((row.at for row in rows if row.to_state == state.value), None)
 
 
-def _base(connection: Connection, key: str, since: datetime | None) -> datetime | None:
+def _bases(where: ColumnElement[bool], since: datetime | None) -> Subquery:
+    """For each machine the moment from which on its requests and samples are wanted."""
     if since is None:
-        return None
-    query = select(func.max(samples.c.at)).where(samples.c.key == key, samples.c.at <= since)
-    last: datetime | None = connection.execute(query).scalar()
-    return last or since
+        return select(intents.c.key, literal(EPOCH, Instant).label("base")).where(where).subquery()
+    last = select(func.max(samples.c.at)).where(samples.c.key == intents.c.key, samples.c.at <= since)
+    base = func.coalesce(last.scalar_subquery(), literal(since, Instant), type_=Instant)
+    return select(intents.c.key, base.label("base")).where(where).subquery()
 
 
-def _history(connection: Connection, part: _Part, base: datetime | None, until: datetime | None) -> History:
-    key = part.intent.key
-    record = _fold(part)
+def _history(
+    part: _Part, asked: list[RequestRow], sampled: list[Sample], billed: Mapping[tuple[str, str], list[Charge]]
+) -> History:
+    key, record = part.intent.key, _fold(part)
+    moved = (
+        Transition(
+            key=key,
+            before=State(row.from_state),
+            after=State(row.to_state),
+            cause=Cause(row.cause),
+            at=row.at,
+            detail=row.detail,
+        )
+        for row in part.transitions
+    )
     return History(
         record=record,
-        transitions=tuple(
-            Transition(
-                key=key,
-                before=State(row.from_state),
-                after=State(row.to_state),
-                cause=Cause(row.cause),
-                at=row.at,
-                detail=row.detail,
-            )
-            for row in part.transitions
-        ),
+        transitions=tuple(moved),
         rates=tuple(RateChange(key=key, at=row.at, per_hour=row.per_hour) for row in part.rates),
-        requests=tuple(_requests(connection, key, base, until)),
-        samples=tuple(_samples(connection, key, base, until)),
-        charges=tuple(_charges(connection, record)),
+        requests=tuple(asked),
+        samples=tuple(sampled),
+        charges=tuple(charge for charge in billed[record.provider, part.binding or ""] if _within(charge, record)),
     )
 
 
-def _requests(connection: Connection, key: str, since: datetime | None, until: datetime | None) -> Iterator[RequestRow]:
+_REQUEST = [requests.c[item.name] for item in fields(RequestRow)]
+
+
+def _requests(connection: Connection, bases: Subquery, until: datetime | None) -> dict[str, list[RequestRow]]:
     table = requests.c
-    query = select(requests).where(table.key == key).order_by(table.ended, table.writer, table.seq)
-    if since is not None:
-        query = query.where(table.ended >= micros(since))
+    on = and_(table.key == bases.c.key, table.ended >= type_coerce(bases.c.base, BigInteger))
+    query = select(*_REQUEST).join(bases, on).order_by(table.ended, table.writer, table.seq)
     if until is not None:
         query = query.where(table.started < micros(until))
-    for row in connection.execute(query):
-        yield RequestRow(
-            row.key,
-            row.started / SECOND,
-            row.ended / SECOND,
-            None if row.first_token is None else row.first_token / SECOND,
-            row.endpoint,
-            row.model,
-            row.tag,
-            row.status,
-            row.http_status,
-            row.stream,
-            row.prompt_tokens,
-            row.completion_tokens,
-            row.cached_tokens,
-            row.reasoning_tokens,
-            row.estimated,
-            row.probe,
-        )
+    grouped: dict[str, list[RequestRow]] = defaultdict(list)
+    for key, started, ended_at, first, *rest in connection.execute(query):
+        times = (started / SECOND, ended_at / SECOND, None if first is None else first / SECOND)
+        grouped[key].append(RequestRow(key, *times, *rest))
+    return grouped
 
 
-def _samples(connection: Connection, key: str, since: datetime | None, until: datetime | None) -> Iterator[Sample]:
-    query = select(samples).where(samples.c.key == key).order_by(samples.c.at, samples.c.id)
-    if since is not None:
-        query = query.where(samples.c.at >= since)
+def _samples(connection: Connection, bases: Subquery, until: datetime | None) -> dict[str, list[Sample]]:
+    table = samples.c
+    query = select(samples).join(bases, and_(table.key == bases.c.key, table.at >= bases.c.base))
     if until is not None:
-        query = query.where(samples.c.at < until)
-    for row in connection.execute(query):
-        yield Sample(
-            key=key,
-            at=row.at,
-            prompt_tokens=row.prompt_tokens,
-            cached_tokens=row.cached_tokens,
-            completion_tokens=row.completion_tokens,
-            busy_seconds=row.busy_us / SECOND,
+        query = query.where(table.at < until)
+    grouped: dict[str, list[Sample]] = defaultdict(list)
+    for row in connection.execute(query.order_by(table.at, table.id)):
+        grouped[row.key].append(
+            Sample(
+                key=row.key,
+                at=row.at,
+                prompt_tokens=row.prompt_tokens,
+                cached_tokens=row.cached_tokens,
+                completion_tokens=row.completion_tokens,
+                busy_seconds=row.busy_us / SECOND,
+            )
         )
+    return grouped
 
 
-def _charges(connection: Connection, record: Record) -> Iterator[Charge]:
-    """What was billed for this machine: the latest version of each charge."""
-    if record.instance_id is None:
-        return
-    mine = and_(charges.c.provider == record.provider, charges.c.instance_id == record.instance_id)
+def _charges(connection: Connection, where: ColumnElement[bool]) -> dict[tuple[str, str], list[Charge]]:
+    """The latest version of each charge for these machines, by provider and the provider's id of the machine."""
+    keys = select(intents.c.key).where(where)
+    ids = select(bindings.c.instance_id).where(bindings.c.key.in_(keys))
     latest = select(func.max(charges.c.id)).group_by(charges.c.provider, charges.c.charge_id)
-    query = select(charges).where(mine, charges.c.id.in_(latest)).order_by(charges.c.started, charges.c.charge_id)
-    # A provider may give an id again once its machine is gone.
-    life = [charges.c.ended >= record.created_at]
-    if record.ended_at is not None:
-        life.append(charges.c.started <= record.ended_at)
-    for row in connection.execute(query.where(*life)):
-        yield Charge(
-            provider=row.provider,
-            id=row.charge_id,
-            amount=row.amount,
-            start=row.started,
-            end=row.ended,
-            instance_id=row.instance_id,
-            description=row.description,
+    query = select(charges).where(charges.c.instance_id.in_(ids), charges.c.id.in_(latest))
+    grouped: dict[tuple[str, str], list[Charge]] = defaultdict(list)
+    for row in connection.execute(query.order_by(charges.c.started, charges.c.charge_id)):
+        grouped[row.provider, row.instance_id].append(
+            Charge(
+                provider=row.provider,
+                id=row.charge_id,
+                amount=row.amount,
+                start=row.started,
+                end=row.ended,
+                instance_id=row.instance_id,
+                description=row.description,
+            )
         )
+    return grouped
+
+
+def _within(charge: Charge, record: Record) -> bool:
+    """Whether it is for this machine: a provider may give an id again once its machine is gone."""
+    return charge.end >= record.created_at and (record.ended_at is None or charge.start <= record.ended_at)

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import repeat
 from pathlib import Path
@@ -41,7 +41,7 @@ class LocalProvider:
 
     name: ClassVar[str] = "local"
     api: ClassVar[int] = 1
-    capabilities: ClassVar[Capabilities] = Capabilities(fuse=True, remote=False)
+    capabilities: ClassVar[Capabilities] = Capabilities(fuse=True, remote=False, settle=timedelta(0))
 
     def __init__(
         self, home: Path, price_per_hour: Decimal | None = None, clock: Clock | None = None, *, grace: float = 15.0

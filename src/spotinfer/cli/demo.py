@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+import typer
+
+from .common import PROGRESS, open_client
+
+if TYPE_CHECKING:
+    from ..client.sync import Server
+
+app = typer.Typer()
+
+
+@app.command()
+def demo(progress: str | None = PROGRESS) -> None:
+    """The whole road in seconds: launch a tiny model here, talk to it, see the meter, leave nothing running."""
+    from . import output
+
+    started = time.monotonic()
+    output.show("[bold]1. Launch[/] the model `tiny` on this computer: a real engine, behind mutual TLS")
+    with open_client(progress) as client:
+        with client.launch("tiny", provider="local", idle_timeout="10m", max_age="10m") as server:
+            output.show(f"   {server.name} on {server.engine} at {server.endpoint}")
+            processes = _processes(server)
+            output.show("", "[bold]2. Three requests[/] with a real openai.OpenAI (the tiny model speaks gibberish)")
+            _talk(server)
+            meter = server.meter
+        output.show("", "[bold]3. The meter[/]", meter)
+        output.show("[bold]4. Nothing runs any more[/]")
+        left = [pid for pid in processes if _alive(pid)]
+        live = client.servers()
+    output.show(
+        output.facts(
+            ("   processes", f"{len(processes)} were started, {len(left)} are left" + _listed(left)),
+            ("   ledger", f"{len(live)} servers are live" + _listed([info.record.name for info in live])),
+        ),
+        "",
+        f"Done in {time.monotonic() - started:.1f} s. Next: spotinfer doctor, spotinfer launch --help",
+    )
+    if left:
+        raise typer.Exit(1)
+
+
+def _talk(server: Server) -> None:
+    from . import output
+
+    with server.meter.tag("plain"):
+        for question in ("Hello", "And what does it cost?"):
+            reply = server.client.chat.completions.create(
+                model=server.model, messages=[{"role": "user", "content": question}], max_tokens=12
+            )
+            usage = reply.usage
+            tokens = f"{usage.prompt_tokens} + {usage.completion_tokens} tokens" if usage else ""
+            _show_reply("plain", reply.choices[0].message.content or "", tokens)
+    with server.meter.tag("streamed"):
+        chunks = server.client.chat.completions.create(
+            model=server.model, messages=[{"role": "user", "content": "Once more"}], max_tokens=12, stream=True
+        )
+        parts = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+        _show_reply("streamed", "".join(parts), f"{len(parts)} chunks")
+    output.show("")
+
+
+def _show_reply(kind: str, text: str, size: str) -> None:
+    from rich.text import Text
+
+    from . import output
+
+    shown = " ".join(text.split())[:48]
+    output.show(Text.assemble(f"   {kind:<9} ", (f"{shown!r:<52} ", "cyan"), (size, "dim")))
+
+
+def _processes(server: Server) -> list[int]:
+    """Of this server's machine: they carry its key in their environment, whoever their parent is."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("SPOTINFER_KEY") == server.key:
+                found.append(process.pid)
+    return found
+
+
+def _alive(pid: int) -> bool:
+    import psutil
+
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _listed(items: list[int] | list[str]) -> str:
+    return f": {', '.join(map(str, items))}" if items else ""

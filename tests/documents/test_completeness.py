@@ -1,0 +1,61 @@
+"""What exists is documented: undocumented means red."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import spotinfer
+from spotinfer.client.options import LaunchOptions
+from spotinfer.client.settings.fields import FIELDS
+from spotinfer.core.errors import SpotinferError
+from spotinfer.core.states import Cause, State
+from spotinfer.ledger.sql.schema import metadata
+
+ROOT = Path(__file__).resolve().parents[2]
+REFERENCE = ROOT / "docs" / "reference"
+
+
+def text(page: str) -> str:
+    return (REFERENCE / page).read_text()
+
+
+def tree(cls: type[SpotinferError]) -> list[type[SpotinferError]]:
+    return [cls, *(below for child in cls.__subclasses__() for below in tree(child))]
+
+
+@pytest.mark.parametrize("name", spotinfer.__all__)
+def test_every_public_name_is_in_the_reference(name: str) -> None:
+    page = text("api.md") + text("errors.md")
+    assert re.search(rf"^\.\. auto\w+:: spotinfer\.{name}$", page, re.MULTILINE), f"spotinfer.{name}"
+
+
+@pytest.mark.parametrize("error", tree(SpotinferError), ids=lambda error: error.__name__)
+def test_every_error_is_documented_with_its_code(error: type[SpotinferError]) -> None:
+    if error.__module__ != "spotinfer.core.errors":
+        pytest.skip("an error of a test")
+    assert f"| `{error.__name__}` | `{error.code}` |" in text("errors.md")
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
+def test_every_setting_is_documented_with_its_variables(field: object) -> None:
+    row = next(line for line in text("settings.md").splitlines() if line.startswith(f"| `{field.name}` |"))  # type: ignore[attr-defined]
+    for variable in field.all_variables:  # type: ignore[attr-defined]
+        assert f"`{variable}`" in row
+
+
+@pytest.mark.parametrize("name", LaunchOptions.__annotations__)
+def test_every_option_of_launch_says_what_it_is(name: str) -> None:
+    source = (ROOT / "src/spotinfer/client/options.py").read_text()
+    assert re.search(rf'^    {name}: .+\n    """', source, re.MULTILINE)
+
+
+@pytest.mark.parametrize("table", metadata.tables)
+def test_every_table_of_the_ledger_is_documented(table: str) -> None:
+    assert f"`{table}`" in text("ledger.md")
+
+
+@pytest.mark.parametrize("word", [*State, *Cause], ids=str)
+def test_every_state_and_cause_is_documented(word: State | Cause) -> None:
+    assert f"`{word.value}`" in text("ledger.md")
