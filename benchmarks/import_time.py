@@ -33,9 +33,7 @@ COUNT = "import sys, atexit; atexit.register(lambda: sys.stderr.write(f'\\n{len(
 
 def run_once(code: str, env: Mapping[str, str]) -> float:
     """CPU milliseconds of one child. Its own rusage comes from wait4, so that no other child is counted."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", code], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
+    child = subprocess.Popen([sys.executable, "-c", code], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode != 0:

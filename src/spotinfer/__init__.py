@@ -36,23 +36,25 @@ def _public() -> dict[str, str]:
     return {name: module for module, name in re.findall(r"^    from (\S+) import (\w+) as \2$", source, re.MULTILINE)}
 
 
-def __getattr__(name: str) -> object:
-    if not name.startswith("__"):
-        module = _public().get(name)
-        if module is not None:
-            import importlib
+if not TYPE_CHECKING:  # to a type checker it would make every misspelt name an object
 
-            loaded = importlib.import_module(module, __name__)
-            value = (
-                getattr(loaded, name)
-                if hasattr(loaded, name)
-                else importlib.import_module(f"{module}.{name}", __name__)
-            )
-            globals()[name] = value
-            return value
-    if name == "__all__":
-        return sorted(_public())
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        if not name.startswith("__"):
+            module = _public().get(name)
+            if module is not None:
+                import importlib
+
+                loaded = importlib.import_module(module, __name__)
+                value = (
+                    getattr(loaded, name)
+                    if hasattr(loaded, name)
+                    else importlib.import_module(f"{module}.{name}", __name__)
+                )
+                globals()[name] = value
+                return value
+        if name == "__all__":
+            return sorted(_public())
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

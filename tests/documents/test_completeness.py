@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+
 import spotinfer
+from spotinfer.cli.app import COMMANDS, command
 from spotinfer.client.options import LaunchOptions
 from spotinfer.client.settings.fields import FIELDS
 from spotinfer.core.errors import SpotinferError
@@ -59,3 +61,22 @@ def test_every_table_of_the_ledger_is_documented(table: str) -> None:
 @pytest.mark.parametrize("word", [*State, *Cause], ids=str)
 def test_every_state_and_cause_is_documented(word: State | Cause) -> None:
     assert f"`{word.value}`" in text("ledger.md")
+
+
+def commands() -> dict[str, list[str]]:
+    """Every command with all ways of writing its options."""
+    program = command()
+    found = {}
+    for name in COMMANDS:
+        sub = program.get_command(None, name)
+        parts = [sub, *getattr(sub, "commands", {}).values()]
+        found[name] = [option for part in parts for param in part.params for option in param.opts if option[0] == "-"]
+    return found
+
+
+@pytest.mark.parametrize(("name", "options"), commands().items())
+def test_every_command_is_documented_with_its_options(name: str, options: list[str]) -> None:
+    page = text("command-line.md")
+    assert re.search(rf"^\| `{name}\b", page, re.MULTILINE)
+    for option in options:
+        assert f"`{option}`" in page, option

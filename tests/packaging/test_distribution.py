@@ -10,6 +10,7 @@ from email.parser import HeaderParser
 from pathlib import Path
 
 import pytest
+
 import spotinfer
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -45,7 +45,9 @@ def test_nothing_heavy_is_loaded(code: str) -> None:
 
 
 def test_core_loads_nothing_that_does_input_or_output() -> None:
-    added = added_by("import spotinfer.core.model, spotinfer.core.protocols, spotinfer.core.errors, spotinfer.core.money")
+    added = added_by(
+        "import spotinfer.core.model, spotinfer.core.protocols, spotinfer.core.errors, spotinfer.core.money"
+    )
     assert not {name.partition(".")[0] for name in added} & {
         "anyio", "asyncio", "httpx2", "openai", "pydantic", "sqlalchemy", "rich", "ssl", "socket",
     }  # fmt: skip

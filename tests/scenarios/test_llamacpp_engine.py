@@ -40,25 +40,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 @pytest.fixture(scope="module")
 def machine(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     with Machine(ENGINE, model, tmp_path_factory.mktemp("machine")) as machine:
-        eventually(lambda: probe(machine), 20)
+        machine.wait_ready()
         yield machine
-
-
-def probe(machine: Machine) -> bool:
-    async def run() -> bool:
-        link = machine.link()
-        try:
-            await link.probe(machine.model.served_name)
-        except StartFailed:
-            raise
-        except Exception:
-            return False
-        else:
-            return True
-        finally:
-            await link.aclose()
-
-    return anyio.run(run)
 
 
 def test_a_chat_has_text_and_usage(machine: Machine) -> None:
@@ -127,7 +110,7 @@ def test_the_key_is_on_no_command_line(machine: Machine) -> None:
 
 def test_counters_and_usage_agree(model: Model, tmp_path: Path) -> None:
     with Machine(ENGINE, model, tmp_path, EngineSettings(slots=2, context=512)) as machine:
-        eventually(lambda: probe(machine), 20)
+        machine.wait_ready()
         with machine.client() as client:
             before = read_counters(client, machine)
             usages = [machine.chat(client, "Hello " * 20, max_tokens=7)["usage"] for _ in range(3)]
@@ -151,7 +134,7 @@ def read_counters(client: httpx2.Client, machine: Machine) -> tuple[int, int, in
 
 def test_the_link_sees_the_life_of_the_engine(model: Model, tmp_path: Path) -> None:
     with Machine(ENGINE, model, tmp_path, EngineSettings(slots=1)) as machine:
-        eventually(lambda: probe(machine), 20)
+        machine.wait_ready()
         pid = machine.ports["engine_pid"]
 
         async def run() -> list[str]:

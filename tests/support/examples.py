@@ -2,10 +2,11 @@
 
     PYTHONPATH=tests python -m support.examples docs/tutorial/first-launch.md
 
-``python`` blocks share one namespace and one event loop (top-level ``await`` works, as in a notebook); ``console``
-blocks are commands after ``$ `` with their output below; an ``output`` block is what the block above it printed. In
-expected output ``...`` stands for anything, and numbers and the widths of tables may differ. A block in any other
-language is text. A block that cannot be run here says why in a comment right above it: ``% not run: it rents a GPU``.
+``python`` blocks share one namespace and one event loop (top-level ``await`` works, as in a notebook); ``python
+file=NAME`` is a file that the reader saves in the current folder; ``console`` blocks are commands after ``$ `` with
+their output below; an ``output`` block is what the block above it printed. In expected output ``...`` stands for
+anything, and numbers and the widths of tables may differ. A block in any other language is text. A block that cannot
+be run here says why in a comment right above it: ``% not run: it rents a GPU``.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
 class Block:
     line: int
     language: str
+    file: str
     body: str
     skipped: bool
 
@@ -41,7 +43,8 @@ def blocks(text: str) -> Iterator[Block]:
     for found in FENCE.finditer(text):
         line = text.count("\n", 0, found.start("body")) + 1
         skipped = NOT_RUN.search(text[: found.start()]) is not None
-        yield Block(line, found["info"].strip(), found["body"], skipped)
+        language, _, file = found["info"].strip().partition(" file=")
+        yield Block(line, language, file, found["body"], skipped)
 
 
 def plain(text: str) -> str:
@@ -67,7 +70,9 @@ class Reader:
         for block in blocks(self.path.read_text()):
             if block.skipped or block.language not in ("python", "console", "output"):
                 continue
-            if block.language == "python":
+            if block.file:
+                Path(block.file).write_text(block.body)
+            elif block.language == "python":
                 await self.python(block)
             elif block.language == "console":
                 await asyncio.to_thread(self.console, block)

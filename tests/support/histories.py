@@ -114,8 +114,25 @@ def history(
     changes = tuple(
         RateChange(key=key, at=at(when), per_hour=None if rate is None else Decimal(rate)) for when, rate in rates
     )
-    over = next((move.at for move in transitions if move.after is State.TERMINATED), None)
-    record = Record(
+    return History(
+        record=_record(transitions, changes[-1].per_hour, billing, kind, key, name),
+        transitions=transitions,
+        rates=changes,
+        requests=tuple(requests),
+        samples=tuple(samples),
+        charges=tuple(charges),
+    )
+
+
+def _record(
+    transitions: tuple[Transition, ...],
+    per_hour: Decimal | None,
+    billing: Billing,
+    kind: OfferKind,
+    key: str,
+    name: str,
+) -> Record:
+    return Record(
         key=key,
         name=name,
         owner="me",
@@ -126,20 +143,12 @@ def history(
         engine="llamacpp",
         limits=Limits(),
         detached=False,
-        per_hour=changes[-1].per_hour,
+        per_hour=per_hour,
         billing=billing,
         state=transitions[-1].after,
         cause=Cause.PROGRESS,
         created_at=T0,
         state_at=transitions[-1].at,
         instance_id="i-1",
-        ended_at=over,
-    )
-    return History(
-        record=record,
-        transitions=transitions,
-        rates=changes,
-        requests=tuple(requests),
-        samples=tuple(samples),
-        charges=tuple(charges),
+        ended_at=next((move.at for move in transitions if move.after is State.TERMINATED), None),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from spotinfer.core.secret import Secret
 from spotinfer.providers.local.adapter import LocalProvider
 
 AGENT = Path(__file__).with_name("stand_in_agent.py")
+KEY = f"si-{os.getpid():x}-1"
+"""A machine's key. Processes are found by it, so two test runs at the same time must not share one."""
 OFFER = Offer(provider="local", id="computer", kind=OfferKind.OWNED, per_hour=None)
 
 

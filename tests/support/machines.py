@@ -13,11 +13,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import anyio
 import httpx2
 
 from spotinfer.control.boot import instance_spec
 from spotinfer.core.clock import WallClock
-from spotinfer.core.model import Endpoint, EngineSettings, LaunchSecrets, Limits, Model, Offer, OfferKind
+from spotinfer.core.errors import Unhealthy
+from spotinfer.core.model import Endpoint, EngineSettings, LaunchSecrets, Limits, Model, Offer, OfferKind, Probed
 from spotinfer.core.protocols import Engine
 from spotinfer.core.secret import Secret
 from spotinfer.serving.access import client_context, issue
@@ -96,6 +98,26 @@ class Machine:
     def link(self) -> HttpLink:
         endpoints = {role: Endpoint(host="127.0.0.1", port=self.ports[role]) for role in ("agent", "engine")}
         return HttpLink(endpoints, self.secrets, self.context, WallClock())
+
+    def wait_ready(self, seconds: float = 30) -> Probed:
+        """What `launch` does: ask for a token until there is one, or the engine has ended."""
+
+        async def run() -> Probed:
+            link = self.link()
+            try:
+                with anyio.fail_after(seconds):
+                    while True:
+                        try:
+                            status = await link.status()
+                            if status.engine_exit_code is not None:
+                                raise self.engine.diagnose(await link.log(200), status.engine_exit_code)
+                            return await link.probe(self.model.served_name)
+                        except Unhealthy:
+                            await anyio.sleep(0.05)
+            finally:
+                await link.aclose()
+
+        return anyio.run(run)
 
     def client(self, context: ssl.SSLContext | None = None) -> httpx2.Client:
         """A plain HTTP client with the key and, unless another context is given, the right certificate."""

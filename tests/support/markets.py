@@ -28,7 +28,10 @@ def spec(key: str, offer: Offer, **limits: float | None) -> InstanceSpec:
     env: dict[str, Secret | str] = {}
     if limits:
         none = {"lease_s": None, "idle_s": None, "max_age_s": None, "budget_s": None}
-        config = {"limits": {**none, **limits}, "metrics": {"progress": ["engine:tokens_total"]}}
+        config = {
+            "limits": {**none, **limits},
+            "metrics": {"progress": ["engine:prompt_total", "engine:tokens_total", "engine:cached_prompt_total"]},
+        }
         env["SPOTINFER_CONFIG"] = Secret(base64.b64encode(zlib.compress(json.dumps(config).encode())).decode())
     ports = {"agent": 8001, "engine": 8000}
     return InstanceSpec(key=key, owner="me", name="test", offer=offer, command=("agent",), env=env, ports=ports)

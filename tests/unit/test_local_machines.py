@@ -24,7 +24,7 @@ from spotinfer.providers.local.environment import base_environment
 from spotinfer.providers.local.folder import KEPT_LOGS, Card, Folder
 from support import agents
 from support.certs import Pki, make_pki
-from support.local_machines import AGENT, OFFER, in_state, living, running, spec
+from support.local_machines import AGENT, KEY, OFFER, in_state, living, running, spec
 
 
 @pytest.mark.parametrize(
@@ -35,16 +35,16 @@ def test_terminate_leaves_no_process(tmp_path: Path, traits: tuple[str, ...]) ->
 
     async def law() -> None:
         provider = LocalProvider(tmp_path, grace=0.3 if traits else 5.0)
-        await provider.create(spec("si-1", *traits))
-        await running(provider, "si-1")
-        folder = Folder(tmp_path, "si-1")
+        await provider.create(spec(KEY, *traits))
+        await running(provider, KEY)
+        folder = Folder(tmp_path, KEY)
         with anyio.fail_after(10):
             while {path.stem for path in folder.agent.glob("*.pid")} != children:
                 await anyio.sleep(0.02)
         pids = {int(path.read_text()) for path in folder.agent.glob("*.pid")} | set(living(tmp_path))
         assert len(pids) >= 2 + len(children)
         assert folder.path.stat().st_mode & 0o777 == 0o700
-        await provider.terminate("si-1")
+        await provider.terminate(KEY)
         assert not [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
         assert not folder.path.exists()
 
@@ -54,14 +54,14 @@ def test_terminate_leaves_no_process(tmp_path: Path, traits: tuple[str, ...]) ->
 def test_logs_stay_readable_after_the_end(tmp_path: Path) -> None:
     async def law() -> None:
         provider = LocalProvider(tmp_path)
-        await provider.create(spec("si-1"))
-        await running(provider, "si-1")
+        await provider.create(spec(KEY))
+        await running(provider, KEY)
         with anyio.fail_after(5):
-            while len(await provider.logs("si-1", 10)) < 2:
+            while len(await provider.logs(KEY, 10)) < 2:
                 await anyio.sleep(0.02)
-        await provider.terminate("si-1")
-        assert await provider.logs("si-1", 10) == ["agent is up", "engine is up"]
-        assert await provider.logs("si-1", 1) == ["engine is up"]
+        await provider.terminate(KEY)
+        assert await provider.logs(KEY, 10) == ["agent is up", "engine is up"]
+        assert await provider.logs(KEY, 1) == ["engine is up"]
 
     anyio.run(law)
 
@@ -78,7 +78,7 @@ def test_only_the_newest_logs_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_long_log_is_read_from_its_end(tmp_path: Path) -> None:
-    folder = Folder(tmp_path, "si-1")
+    folder = Folder(tmp_path, KEY)
     folder.agent.mkdir(parents=True)
     (folder.path / "agent.log").write_text("".join(f"agent {number}\n" for number in range(20)))
     (folder.agent / "engine.log").write_text("".join(f"engine {number:06d}\n" for number in range(200_000)))
@@ -89,11 +89,11 @@ def test_a_long_log_is_read_from_its_end(tmp_path: Path) -> None:
 def test_a_machine_that_ends_by_itself_says_why_and_is_no_zombie(tmp_path: Path) -> None:
     async def law() -> None:
         provider = LocalProvider(tmp_path)
-        await provider.create(spec("si-1", "brief"))
-        ended = await in_state(provider, "si-1", "ended")
+        await provider.create(spec(KEY, "brief"))
+        ended = await in_state(provider, KEY, "ended")
         assert (ended.state, ended.cause) == (State.TERMINATED, Cause.IDLE)
-        assert [instance.id for instance in await provider.list_owned("me")] == ["si-1"]
-        await provider.terminate("si-1")
+        assert [instance.id for instance in await provider.list_owned("me")] == [KEY]
+        await provider.terminate(KEY)
         assert await provider.list_owned("me") == []
 
     anyio.run(law)
@@ -112,42 +112,42 @@ from spotinfer.providers.local.adapter import LocalProvider
 
 async def main():
     provider = LocalProvider(Path({home!r}))
-    await provider.create(spec("si-1"))
-    await running(provider, "si-1")
+    await provider.create(spec({key!r}))
+    await running(provider, {key!r})
 
 anyio.run(main)
 """
 
 
 def test_a_machine_outlives_its_owner_and_another_process_ends_it(tmp_path: Path) -> None:
-    program = OWNER.format(tests=str(Path(__file__).parents[1]), home=str(tmp_path))
+    program = OWNER.format(tests=str(Path(__file__).parents[1]), home=str(tmp_path), key=KEY)
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stderr) == (0, "")
     provider = LocalProvider(tmp_path)
     found = anyio.run(provider.list_owned, "me")
-    assert [(instance.id, instance.state) for instance in found] == [("si-1", State.BOOTING)]
-    anyio.run(provider.terminate, "si-1")
+    assert [(instance.id, instance.state) for instance in found] == [(KEY, State.BOOTING)]
+    anyio.run(provider.terminate, KEY)
     assert not living(tmp_path)
 
 
 def test_an_owner_that_died_between_card_and_process(tmp_path: Path) -> None:
     """The card is there and has no process number: nothing was started, or it was and carries the key."""
-    folder = Folder(tmp_path, "si-1")
+    folder = Folder(tmp_path, KEY)
     folder.path.mkdir(parents=True)
-    folder.write_card(Card(key="si-1", owner="me", name="test", created_at=WallClock().now(), per_hour=None))
-    env = {**os.environ, "SPOTINFER_KEY": "si-1", "SPOTINFER_DIR": str(folder.path)}
+    folder.write_card(Card(key=KEY, owner="me", name="test", created_at=WallClock().now(), per_hour=None))
+    env = {**os.environ, "SPOTINFER_KEY": KEY, "SPOTINFER_DIR": str(folder.path)}
 
     async def law() -> None:
         provider = LocalProvider(tmp_path)
-        assert (await provider.get("si-1")).state is State.TERMINATED  # type: ignore[union-attr]
+        assert (await provider.get(KEY)).state is State.TERMINATED  # type: ignore[union-attr]
         with subprocess.Popen([sys.executable, str(AGENT)], env=env, start_new_session=True, stdout=-3) as process:
-            seen = await provider.get("si-1")
+            seen = await provider.get(KEY)
             assert seen is not None
             assert seen.state is State.PROVISIONING
-            assert [instance.key for instance in await provider.list_owned("me")] == ["si-1"]
-            assert (await provider.create(spec("si-1"))).id == "si-1"
+            assert [instance.key for instance in await provider.list_owned("me")] == [KEY]
+            assert (await provider.create(spec(KEY))).id == KEY
             assert set(living(tmp_path)) >= {process.pid}
-            await provider.terminate("si-1")
+            await provider.terminate(KEY)
             assert process.wait(5) == -signal.SIGKILL
         assert not living(tmp_path)
 
@@ -155,15 +155,15 @@ def test_an_owner_that_died_between_card_and_process(tmp_path: Path) -> None:
 
 
 def test_create_goes_on_where_a_dead_owner_had_begun(tmp_path: Path) -> None:
-    folder = Folder(tmp_path, "si-1")
+    folder = Folder(tmp_path, KEY)
     folder.path.mkdir(parents=True)
-    folder.write_card(Card(key="si-1", owner="me", name="test", created_at=WallClock().now(), per_hour=None))
+    folder.write_card(Card(key=KEY, owner="me", name="test", created_at=WallClock().now(), per_hour=None))
 
     async def law() -> None:
         provider = LocalProvider(tmp_path)
-        await provider.create(spec("si-1"))
-        await running(provider, "si-1")
-        await provider.terminate("si-1")
+        await provider.create(spec(KEY))
+        await running(provider, KEY)
+        await provider.terminate(KEY)
 
     anyio.run(law)
 
@@ -171,12 +171,12 @@ def test_create_goes_on_where_a_dead_owner_had_begun(tmp_path: Path) -> None:
 def test_terminate_spares_a_stranger_with_a_reused_number(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"], start_new_session=True) as stranger:
         began = psutil.Process(stranger.pid).create_time()
-        folder = Folder(tmp_path, "si-1")
+        folder = Folder(tmp_path, KEY)
         folder.path.mkdir(parents=True)
-        card = Card(key="si-1", owner="me", name="test", created_at=WallClock().now(), per_hour=None)
+        card = Card(key=KEY, owner="me", name="test", created_at=WallClock().now(), per_hour=None)
         folder.write_card(replace(card, pid=stranger.pid, started=began - 60))
         time.sleep(0.05)
-        anyio.run(LocalProvider(tmp_path).terminate, "si-1")
+        anyio.run(LocalProvider(tmp_path).terminate, KEY)
         try:
             assert stranger.poll() is None
         finally:
@@ -186,10 +186,10 @@ def test_terminate_spares_a_stranger_with_a_reused_number(tmp_path: Path) -> Non
 def test_a_program_that_does_not_exist_leaves_nothing(tmp_path: Path) -> None:
     provider = LocalProvider(tmp_path)
     with pytest.raises(ProviderError, match="no-such-program") as caught:
-        anyio.run(provider.create, spec("si-1", command=("no-such-program",)))
+        anyio.run(provider.create, spec(KEY, command=("no-such-program",)))
     assert caught.value.hint
     assert list((tmp_path / "machines").iterdir()) == []
-    assert anyio.run(provider.get, "si-1") is None
+    assert anyio.run(provider.get, KEY) is None
 
 
 def test_a_key_that_leads_elsewhere_is_refused(tmp_path: Path) -> None:
@@ -200,15 +200,15 @@ def test_a_key_that_leads_elsewhere_is_refused(tmp_path: Path) -> None:
 def test_secrets_reach_the_process_and_no_file(tmp_path: Path) -> None:
     async def law() -> None:
         provider = LocalProvider(tmp_path)
-        await provider.create(spec("si-1"))
-        await running(provider, "si-1")
-        process = psutil.Process(Folder(tmp_path, "si-1").ports()["pid"])
+        await provider.create(spec(KEY))
+        await running(provider, KEY)
+        process = psutil.Process(Folder(tmp_path, KEY).ports()["pid"])
         assert process.environ()["HF_TOKEN"] == "hf-secret"
         assert "hf-secret" not in " ".join(process.cmdline())
         files = [path for path in tmp_path.rglob("*") if path.is_file()]
         assert len(files) >= 5
         assert not [path for path in files if b"hf-secret" in path.read_bytes()]
-        await provider.terminate("si-1")
+        await provider.terminate(KEY)
 
     anyio.run(law)
 
@@ -237,8 +237,13 @@ def test_a_machine_sees_no_key_of_its_owner() -> None:
 def test_what_it_cannot_do_says_so(tmp_path: Path) -> None:
     provider = LocalProvider(tmp_path)
     with pytest.raises(NotSupported, match="cannot stop") as caught:
-        anyio.run(provider.stop, "si-1")
-    assert caught.value.hint == "spotinfer terminate si-1"
+        anyio.run(provider.stop, KEY)
+    assert caught.value.hint == f"spotinfer terminate {KEY}"
+
+
+def test_a_relative_home_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert LocalProvider(Path("here")).home == tmp_path / "here"
 
 
 def test_options_are_checked(tmp_path: Path) -> None:
@@ -260,10 +265,10 @@ def test_the_real_agent_keeps_its_promises(tmp_path: Path, pki: Pki) -> None:
     from spotinfer.control.boot import BOOT
 
     config = agents.agent_config(tmp_path, pki)
-    config["dir"], config["key"] = "$SPOTINFER_DIR/agent", "si-1"
+    config["dir"], config["key"] = "$SPOTINFER_DIR/agent", KEY
     packed = base64.b64encode(zlib.compress(json.dumps(config).encode())).decode()
     wanted = replace(
-        spec("si-1", command=(sys.executable, "-I", "-c", BOOT)),
+        spec(KEY, command=(sys.executable, "-I", "-c", BOOT)),
         offer=OFFER,
         env={"SPOTINFER_AGENT": agents.packed_agent(), "SPOTINFER_CONFIG": Secret(packed)},
     )
@@ -271,11 +276,11 @@ def test_the_real_agent_keeps_its_promises(tmp_path: Path, pki: Pki) -> None:
     async def law() -> None:
         provider = LocalProvider(tmp_path)
         await provider.create(wanted)
-        seen = await running(provider, "si-1")
+        seen = await running(provider, KEY)
         assert seen.endpoints["agent"].port != seen.endpoints["engine"].port
-        await provider.terminate("si-1")
+        await provider.terminate(KEY)
         assert not living(tmp_path)
-        assert any("ending: terminated" in line for line in await provider.logs("si-1", 50))
+        assert any("ending: terminated" in line for line in await provider.logs(KEY, 50))
 
     anyio.run(law)
 

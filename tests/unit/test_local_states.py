@@ -21,15 +21,15 @@ from spotinfer.core.states import Cause, State
 from spotinfer.providers.local import states
 from spotinfer.providers.local.adapter import LocalProvider
 from spotinfer.providers.local.folder import Card, Folder
-from support.local_machines import in_state, living, running, spec
+from support.local_machines import KEY, in_state, living, running, spec
 
 NOW = datetime(2026, 1, 2, tzinfo=timezone.utc)
-CARD = Card(key="si-1", owner="me", name="test", created_at=NOW, per_hour=Decimal("0.25"))
+CARD = Card(key=KEY, owner="me", name="test", created_at=NOW, per_hour=Decimal("0.25"))
 
 
 def made(home: Path, card: Card | None = CARD, **facts: object) -> Folder:
     """A machine's folder as it may be found, without any process."""
-    folder = Folder(home, "si-1")
+    folder = Folder(home, KEY)
     folder.agent.mkdir(parents=True)
     if card is not None:
         folder.write_card(card)
@@ -91,12 +91,12 @@ def test_an_unreadable_record_is_not_gone(tmp_path: Path) -> None:
     (folder.path / "machine.json").write_text('{"version": 1, "key"')
     provider = LocalProvider(tmp_path)
     with pytest.raises(ProviderUnavailable, match="damaged") as caught:
-        anyio.run(provider.get, "si-1")
-    assert "spotinfer terminate si-1" in str(caught.value.hint)
+        anyio.run(provider.get, KEY)
+    assert f"spotinfer terminate {KEY}" in str(caught.value.hint)
     with pytest.raises(ProviderUnavailable):
         anyio.run(provider.list_owned, "me")
-    anyio.run(provider.terminate, "si-1")
-    assert anyio.run(provider.get, "si-1") is None
+    anyio.run(provider.terminate, KEY)
+    assert anyio.run(provider.get, KEY) is None
 
 
 def test_a_place_that_cannot_be_looked_at_is_not_gone(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_place_that_cannot_be_looked_at_is_not_gone(tmp_path: Path) -> None:
     provider = LocalProvider(tmp_path)
     for call in (provider.get, provider.list_owned, provider.terminate):
         with pytest.raises(ProviderUnavailable):
-            anyio.run(call, "si-1")
+            anyio.run(call, KEY)
 
 
 def test_a_folder_without_a_card_was_never_a_machine(tmp_path: Path) -> None:
@@ -115,15 +115,15 @@ def test_a_folder_without_a_card_was_never_a_machine(tmp_path: Path) -> None:
 def test_a_killed_agent_leaves_an_orphan_until_its_engine_is_gone(tmp_path: Path) -> None:
     async def law() -> None:
         provider = LocalProvider(tmp_path)
-        await provider.create(spec("si-1"))
-        await running(provider, "si-1")
-        ports = Folder(tmp_path, "si-1").ports()
+        await provider.create(spec(KEY))
+        await running(provider, KEY)
+        ports = Folder(tmp_path, KEY).ports()
         os.kill(ports["pid"], signal.SIGKILL)
-        orphan = await in_state(provider, "si-1", "orphaned")
+        orphan = await in_state(provider, KEY, "orphaned")
         assert orphan.state is State.LOST
         os.kill(ports["engine_pid"], signal.SIGKILL)
-        assert (await in_state(provider, "si-1", "ended")).cause is None
-        await provider.terminate("si-1")
+        assert (await in_state(provider, KEY, "ended")).cause is None
+        await provider.terminate(KEY)
 
     anyio.run(law)
 
@@ -131,14 +131,14 @@ def test_a_killed_agent_leaves_an_orphan_until_its_engine_is_gone(tmp_path: Path
 def test_a_deleted_folder_does_not_hide_what_runs(tmp_path: Path) -> None:
     async def law() -> None:
         provider = LocalProvider(tmp_path)
-        await provider.create(spec("si-1"))
-        await running(provider, "si-1")
-        Folder(tmp_path, "si-1").path.rename(tmp_path / "elsewhere")
-        seen = await provider.get("si-1")
+        await provider.create(spec(KEY))
+        await running(provider, KEY)
+        Folder(tmp_path, KEY).path.rename(tmp_path / "elsewhere")
+        seen = await provider.get(KEY)
         assert seen is not None
         assert seen.state is State.LOST
-        await provider.terminate("si-1")
-        assert await provider.get("si-1") is None
+        await provider.terminate(KEY)
+        assert await provider.get(KEY) is None
         assert not living(tmp_path)
 
     anyio.run(law)

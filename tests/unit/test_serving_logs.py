@@ -133,6 +133,13 @@ def test_other_lines_say_nothing(line: str) -> None:
         ("Repository Not Found for url: https://huggingface.co/api/models/a/b.", ModelNotFound, "a/b"),
         ("OSError: a/b is not a local folder and is not a valid model identifier listed on", ModelNotFound, "a/b"),
         ("Revision Not Found for url: https://huggingface.co/a/b/resolve/r1/config.json.", ModelNotFound, "revision"),
+        ("OSError: We couldn't connect to 'https://huggingface.co' to load the files", ModelNotFound, "cannot reach"),
+        (
+            "ValueError: Available memory on node 0 (7.07/8.59 GiB) on kv cache allocation is less than requested "
+            "memory for kv (9000.0 GiB). Decrease --kv-cache-memory-bytes",
+            OutOfMemory,
+            "7.07/8.59 GiB",
+        ),
         ("RuntimeError: Cannot find any model weights with `/models/m`", ModelNotFound, "/models/m"),
         (
             "safetensors._safetensors_rust.SafetensorError: Error while deserializing header: incomplete metadata",
@@ -231,8 +238,8 @@ def test_failures_of_vllm(line: str, error: type[StartFailed], says: str) -> Non
 def test_an_estimate_of_vllm_reaches_the_hint() -> None:
     line = (
         "ValueError: To serve at least one request with the model's max seq len (131072), (16.00 GiB KV cache is "
-        "needed, which is larger than the available KV cache memory (7.55 GiB). Based on the available memory, the estimated "
-        "maximum model length is 61840."
+        "needed, which is larger than the available KV cache memory (7.55 GiB). Based on the available memory, the "
+        "estimated maximum model length is 61840."
     )
     assert "61840" in str(VLLM.diagnose([line], 1).hint)
 
@@ -308,6 +315,20 @@ def test_failures_of_llamacpp(line: str, error: type[StartFailed]) -> None:
     found = LLAMACPP.diagnose(log, 1)
     assert type(found) is error
     assert found.hint
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("2026-11-21T03:00:00Z agent: cannot listen on 127.0.0.1:8000: Address already in use", PortTaken),
+        ("cannot start /no/python: [Errno 2] No such file or directory: '/no/python'", StartFailed),
+    ],
+)
+def test_failures_of_the_agent_are_known_for_every_engine(line: str, error: type[StartFailed]) -> None:
+    for engine in (VLLM, LLAMACPP):
+        found = engine.diagnose([line], 127)
+        assert type(found) is error
+        assert "127" not in found.message.replace("127.0.0.1", "")
 
 
 def test_every_row_can_be_formatted() -> None:

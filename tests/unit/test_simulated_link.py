@@ -77,6 +77,18 @@ def test_counters_grow_with_the_load() -> None:
     linked(scenario, LOADED, idle_s=600)
 
 
+def test_the_probe_is_counted() -> None:
+    async def scenario(provider: SimulatedProvider, link: SimulatedLink) -> None:
+        await probed(link)
+        probe = await link.probe("tiny")
+        counted = (await link.status()).counters
+        assert counted["engine:prompt_total"] == 2 * probe.prompt_tokens
+        assert counted["engine:tokens_total"] == 2 * probe.completion_tokens
+        assert counted["engine:cached_prompt_total"] == 0
+
+    linked(scenario, idle_s=3600)
+
+
 def test_a_renewed_lease_holds_and_a_forgotten_one_ends_the_machine() -> None:
     async def scenario(provider: SimulatedProvider, link: SimulatedLink) -> None:
         for _ in range(20):

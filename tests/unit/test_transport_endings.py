@@ -11,10 +11,10 @@ import anyio
 import httpx2
 import openai
 import pytest
-from support.streams import USAGE, Blocks, Clients, Server, answer, chunk, sse
 
 from spotinfer.client.transport import MeteredTransport, Metering
 from spotinfer.core.records import RequestRow
+from support.streams import USAGE, Blocks, Clients, Server, answer, chunk, sse
 
 MESSAGES: Any = [{"role": "user", "content": "x" * 400}]
 JSON = {"content-type": "application/json"}
@@ -78,14 +78,13 @@ def test_a_broken_connection_is_cut_and_raises_the_very_same_error(error: httpx2
 
 def test_half_an_event_before_the_break_still_reaches_the_caller() -> None:
     clients = stream_with(HEAD, b"data: {half", httpx2.ReadError("gone"))
-    got = b""
+    got: list[bytes] = []
     with (
         clients.metered._client.stream("POST", "http://e/v1/completions", json={"stream": True}) as response,
         pytest.raises(httpx2.ReadError),
     ):
-        for block in response.iter_raw():
-            got += block
-    assert got == HEAD + b"data: {half"
+        got.extend(response.iter_raw())
+    assert b"".join(got) == HEAD + b"data: {half"
 
 
 @pytest.mark.parametrize("blocks", [(HEAD,), (HEAD, sse([chunk({}, "stop")])), ()])

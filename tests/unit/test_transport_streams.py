@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from support.streams import USAGE, Blocks, Clients, Server, answer, chunk, sse
 
 MESSAGES: Any = [{"role": "user", "content": 'a "stream":true b'}]
@@ -25,7 +27,7 @@ SPACES = st.sampled_from([(",", ":"), (", ", ": ")])
 
 def cut(body: bytes, cuts: Sequence[int]) -> list[bytes]:
     places = [0, *sorted(place % (len(body) + 1) for place in cuts), len(body)]
-    return [body[a:b] for a, b in zip(places, places[1:], strict=False)]
+    return [body[a:b] for a, b in pairwise(places)]
 
 
 def engine(

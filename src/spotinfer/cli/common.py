@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from ..client.sync import Client
+    from ..client.sync import Client, Server
+    from ..core.records import Record
 
 JSON = typer.Option(False, "--json", help="Print JSON: stable keys, money as text.")
 YES = typer.Option(False, "--yes", "-y", help="Do not ask.")
@@ -20,6 +21,12 @@ def open_client(progress: str | None = None) -> Client:
     from ..client.sync import Client
 
     return Client(progress=progress)
+
+
+def record_of(client: Client, server: Server) -> Record:
+    """Also after its end: the newest of that name."""
+    records = [info.record for info in client.servers(ended=True) if info.record.name == server.name]
+    return max(records, key=lambda record: record.created_at)
 
 
 def can_ask() -> bool:

@@ -9,7 +9,7 @@ from .common import JSON
 if TYPE_CHECKING:
     from ..client.settings import Settings
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
 @app.callback()

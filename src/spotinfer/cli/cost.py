@@ -6,16 +6,16 @@ import typer
 
 from .common import JSON, open_client
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
+
+EXPORT = typer.Option(None, help="Also write a .csv or .json file with every request.", show_default=False)
 
 
 @app.command()
 def cost(
     name: str | None = typer.Argument(None, help="One server; default: all.", show_default=False),
     since: str | None = typer.Option(None, help="Only the trailing span, for example 7d.", show_default=False),
-    export: Path | None = typer.Option(
-        None, help="Also write a .csv or .json file with every request.", show_default=False
-    ),
+    export: Path | None = EXPORT,
     as_json: bool = JSON,
 ) -> None:
     """Show what servers have cost and done: by tag, with idle time and cold start."""

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from .common import PROGRESS, open_client
+from .common import PROGRESS, open_client, record_of
 
 if TYPE_CHECKING:
     from ..client.sync import Server
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()
@@ -24,29 +24,27 @@ def demo(progress: str | None = PROGRESS) -> None:
     with open_client(progress) as client:
         with client.launch("tiny", provider="local", idle_timeout="10m", max_age="10m") as server:
             output.show(f"   {server.name} on {server.engine} at {server.endpoint}")
-            processes = _processes(server)
-            output.show("", "[bold]2. Three requests[/] with a real openai.OpenAI (the tiny model speaks gibberish)")
+            processes = _processes(record_of(client, server).key)
+            output.show("", "[bold]2. Three requests[/] by a real openai.OpenAI (the tiny model speaks gibberish)")
             _talk(server)
-            meter = server.meter
-        output.show("", "[bold]3. The meter[/]", meter)
-        output.show("[bold]4. Nothing runs any more[/]")
-        left = [pid for pid in processes if _alive(pid)]
-        live = client.servers()
+        output.show("", "[bold]3. The meter[/]", server.meter)
+        record = record_of(client, server)
+    left = [pid for pid in processes if _alive(pid)]
     output.show(
+        "",
+        "[bold]4. Nothing runs any more[/]",
         output.facts(
-            ("   processes", f"{len(processes)} were started, {len(left)} are left" + _listed(left)),
-            ("   ledger", f"{len(live)} servers are live" + _listed([info.record.name for info in live])),
+            ("   processes", f"{len(processes)} were started, {len(left)} are left{_listed(left)}"),
+            ("   ledger", f"{record.name} is {record.state}"),
         ),
         "",
         f"Done in {time.monotonic() - started:.1f} s. Next: spotinfer doctor, spotinfer launch --help",
     )
-    if left:
+    if left or record.live:
         raise typer.Exit(1)
 
 
 def _talk(server: Server) -> None:
-    from . import output
-
     with server.meter.tag("plain"):
         for question in ("Hello", "And what does it cost?"):
             reply = server.client.chat.completions.create(
@@ -61,7 +59,6 @@ def _talk(server: Server) -> None:
         )
         parts = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
         _show_reply("streamed", "".join(parts), f"{len(parts)} chunks")
-    output.show("")
 
 
 def _show_reply(kind: str, text: str, size: str) -> None:
@@ -73,14 +70,14 @@ def _show_reply(kind: str, text: str, size: str) -> None:
     output.show(Text.assemble(f"   {kind:<9} ", (f"{shown!r:<52} ", "cyan"), (size, "dim")))
 
 
-def _processes(server: Server) -> list[int]:
-    """Of this server's machine: they carry its key in their environment, whoever their parent is."""
+def _processes(key: str) -> list[int]:
+    """Of one machine: they carry its key in their environment, whoever their parent is."""
     import psutil
 
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.environ().get("SPOTINFER_KEY") == server.key:
+            if process.environ().get("SPOTINFER_KEY") == key:
                 found.append(process.pid)
     return found
 
@@ -89,10 +86,10 @@ def _alive(pid: int) -> bool:
     import psutil
 
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
 
-def _listed(items: list[int] | list[str]) -> str:
+def _listed(items: list[int]) -> str:
     return f": {', '.join(map(str, items))}" if items else ""

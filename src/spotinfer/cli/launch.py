@@ -4,17 +4,20 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from .common import JSON, PROGRESS, open_client
+from .common import JSON, PROGRESS, open_client, record_of
 
 if TYPE_CHECKING:
     from ..client.sync import Client, Server
     from ..core.records import Record
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 def _option(help: str) -> Any:
     return typer.Option(None, help=help, show_default=False)
+
+
+ENGINE_ARG = _option("A further option of the engine; repeatable: --engine-arg=--max-num-seqs=8")
 
 
 @app.command()
@@ -31,7 +34,7 @@ def launch(
     revision: str | None = _option("The model's revision at the hub."),
     context: int | None = _option("Longest context in tokens."),
     slots: int | None = _option("Requests served at once."),
-    engine_arg: list[str] | None = _option("A further option of the engine; repeatable: --engine-arg=--max-num-seqs=8"),
+    engine_arg: list[str] | None = ENGINE_ARG,
     port: int | None = _option("The engine's port on this computer; default: any free one."),
     timeout: str | None = _option("How long the launch may take."),
     attach: bool = typer.Option(False, "--attach", help="Stay in the foreground; Ctrl-C ends the server."),
@@ -62,7 +65,7 @@ def launch(
             _show_plan(client, model, options, as_json)
         else:
             server = client.launch(model, **options, detach=not attach)  # type: ignore[arg-type]  # checked there
-            record = _record(client, server)
+            record = record_of(client, server)
             _announce(server, record, attach, as_json)
             if attach:
                 _stay(server)
@@ -76,10 +79,6 @@ def _show_plan(client: Client, model: str, options: dict[str, Any], as_json: boo
         output.show_json(plan.as_dict())
     else:
         output.stdout().print(plan.explain(), markup=False)
-
-
-def _record(client: Client, server: Server) -> Record:
-    return next(info.record for info in client.servers() if info.record.name == server.name)
 
 
 def _announce(server: Server, record: Record, attach: bool, as_json: bool) -> None:

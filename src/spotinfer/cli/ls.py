@@ -9,7 +9,7 @@ from .common import JSON, open_client
 if TYPE_CHECKING:
     from ..client.session import ServerInfo
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

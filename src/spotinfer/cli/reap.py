@@ -7,10 +7,9 @@ import typer
 from .common import JSON, YES, can_ask, confirm, open_client
 
 if TYPE_CHECKING:
-    from ..client.sync import Client
     from ..control.reap import Found, ReapReport
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

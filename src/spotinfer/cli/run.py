@@ -57,9 +57,9 @@ def _say_usage(error: Exception, *, as_json: bool) -> int:
     context = getattr(error, "ctx", None)
     message = str(getattr(error, "format_message", lambda: str(error))()).strip()
     path = context.command_path if context is not None else "spotinfer"
-    if not message:  # a group without a command: the help is the answer
-        print(context.get_help() if context is not None else "", file=sys.stderr)
-    elif as_json:
+    if not message:  # a group without a command: the help was the answer
+        return 2
+    if as_json:
         complain_json({"error": "usage", "message": message, "hint": f"{path} --help"})
     else:
         complain(message, hint=f"{path} --help")

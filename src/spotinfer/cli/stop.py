@@ -4,7 +4,7 @@ import typer
 
 from .common import JSON, NAME, open_client
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

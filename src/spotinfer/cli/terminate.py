@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from ..client.sync import Client
     from ..core.records import Record
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
+
+NAMES = typer.Argument(None, help="The servers' names.", show_default=False)
 
 
 @app.command()
 def terminate(
-    names: list[str] | None = typer.Argument(None, help="The servers' names.", show_default=False),
+    names: list[str] | None = NAMES,
     all: bool = typer.Option(False, "--all", help="Every server of this computer's ledger."),
     yes: bool = YES,
     as_json: bool = JSON,

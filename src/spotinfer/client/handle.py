@@ -35,6 +35,11 @@ class ServerHandle:
         return self._held.record.name
 
     @property
+    def key(self) -> str:
+        """The unique key of this launch, as the ledger and the provider know it. No secret."""
+        return self._held.record.key
+
+    @property
     def model(self) -> str:
         """What to pass as ``model=``."""
         return self._held.record.model

@@ -119,6 +119,8 @@ class Connection:
     # --- checking ----------------------------------------------------------------------------------------------------
 
     def _check(self, request: h11.Request) -> None:
+        if sum(len(name) + len(value) for name, value in request.headers) > MAX_HEAD:
+            raise Refused(431, "head_too_large", f"the request's head has more than {MAX_HEAD} bytes")
         names = [name for name, _ in request.headers]
         headers = dict(request.headers)
         # A web page can make a browser call us under a name of its own that resolves to 127.0.0.1.

@@ -115,7 +115,7 @@ class Session:
 
         Raises what the saga raises; ``ConfigError`` and ``NoFeasiblePlan`` before anything is rented."""
         name = request.name or default_name(model if isinstance(model, str) else model.model, self._suffix())
-        existing = await self._existing(name)
+        existing = await reaping.holder_of(self.world, name)
         if existing is not None:
             return await self._attach(existing, request, listener), False
         plan = await self.plan(model, request) if isinstance(model, str) else model
@@ -150,16 +150,6 @@ class Session:
 
     def _suffix(self) -> str:
         return f"{self.world.random.getrandbits(16):04x}"
-
-    async def _existing(self, name: str) -> Record | None:
-        """The live server of that name, after looking whether it is really there and somebody stands behind it."""
-        record = await self.ledger.find(name)
-        if record is None:
-            return None
-        record = await reconcile(self.world, record)
-        if record.live and reaping.nobody_owns(self.world, record) is not None and record.ready_at is None:
-            record = await end(self.world, record, Cause.REAPED)  # a launch that died on the way
-        return record if record.live else None
 
     async def _attach(self, record: Record, request: LaunchRequest, listener: ProgressListener) -> Held:
         if request.if_exists == "error":

@@ -16,6 +16,7 @@ import anyio
 from ..core.errors import (
     BootTimeout,
     LedgerError,
+    NameTaken,
     NoFeasiblePlan,
     ProviderError,
     Reaction,
@@ -28,6 +29,7 @@ from ..core.records import Intent, Record
 from ..core.states import Cause
 from ..planning.plan import Candidate, price_text
 from .attempt import Attempt
+from .reap import holder_of
 from .report import Reporter
 from .world import World
 
@@ -143,7 +145,7 @@ async def _intend(world: World, order: Order, candidate: Candidate, reporter: Re
             at=now,
         )
         try:
-            record = await world.ledger.intend(intent)
+            record = await _claim(world, intent)
         except SpotinferError:
             world.keystore.delete(key)
             world.holds.forget(key)
@@ -159,6 +161,16 @@ async def _intend(world: World, order: Order, candidate: Candidate, reporter: Re
         port=order.port,
         reporter=reporter,
     )
+
+
+async def _claim(world: World, intent: Intent) -> Record:
+    """Record the intent; a name that is held by something that is really gone is free."""
+    try:
+        return await world.ledger.intend(intent)
+    except NameTaken:
+        if await holder_of(world, intent.name) is not None:
+            raise
+        return await world.ledger.intend(intent)
 
 
 async def _abandon(attempt: Attempt, error: BaseException) -> None:

@@ -118,6 +118,17 @@ async def sweep(world: World) -> None:
             await _end_record(world, record)
 
 
+async def holder_of(world: World, name: str) -> Record | None:
+    """The live server of that name, after looking whether it is really there and its launch did not die."""
+    record = await world.ledger.find(name)
+    if record is None:
+        return None
+    record = await reconcile(world, record)
+    if record.live and record.ready_at is None and nobody_owns(world, record) is not None:
+        record = await end(world, record, Cause.REAPED)
+    return record if record.live else None
+
+
 async def _end(world: World, item: Found) -> None:
     if item.record is not None and item.record.live:
         await _end_record(world, item.record)

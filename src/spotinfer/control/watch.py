@@ -24,13 +24,21 @@ WARN_AT = 0.8
 
 
 class Keeper:
-    """Runs until the machine has ended. ``record`` is what the ledger says, kept fresh.
+    """Runs until the machine is in one of the states ``until``. ``record`` is what the ledger says, kept fresh.
 
     Everybody who uses an attached server renews its lease while they live: the owner, and whoever connected.
     """
 
-    def __init__(self, world: World, record: Record, link: MachineLink, listener: ProgressListener) -> None:
+    def __init__(
+        self,
+        world: World,
+        record: Record,
+        link: MachineLink,
+        listener: ProgressListener,
+        until: frozenset[State] = frozenset({State.TERMINATED}),
+    ) -> None:
         self.record = record
+        self._until = until
         self.status: AgentStatus | None = None
         self.ended = anyio.Event()
         self._world = world
@@ -44,10 +52,10 @@ class Keeper:
     async def run(self) -> None:
         """Raises only ``LedgerError``."""
         try:
-            while self.record.state is not State.TERMINATED:
+            while self.record.state not in self._until:
                 await self._look()
                 await anyio.sleep(self._pause())
-            self._report(Phase.END, f"ended ({self.record.cause})")
+            self._report(Phase.END, f"{self.record.state} ({self.record.cause})")
         finally:
             self.ended.set()
 

@@ -67,6 +67,8 @@ class SqlLedger:
         self._engine: Engine | None = None
         self._thread: WriterThread | None = None
         self._gate = threading.RLock()
+        """Held by whoever uses the connection."""
+        self._starting = threading.Lock()
         self._gone = False
         self._usage = UsageQueue(self._write_usage)
         with ledger_errors(self._location):
@@ -223,7 +225,7 @@ class SqlLedger:
     def _writer(self) -> WriterThread:
         thread = self._thread
         if thread is None:
-            with self._gate:
+            with self._starting:
                 thread = self._thread = self._thread or WriterThread(self._usage, self._gate)
         return thread
 
@@ -236,6 +238,7 @@ class SqlLedger:
 
     def _after_fork_in_child(self) -> None:
         self._gate = threading.RLock()
+        self._starting = threading.Lock()
         self._thread = None
         self._usage = UsageQueue(self._write_usage)  # the rows that were queued are the parent's to write
 

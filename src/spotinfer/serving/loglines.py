@@ -38,22 +38,21 @@ class Failure:
     hint: str
 
 
-def _agent_failures() -> tuple[Failure, ...]:
-    """What the agent says when it cannot even start the engine; the same for every engine."""
-    return (
-        Failure(
-            r"cannot listen on \S+:(?P<port>\d+): Address already in use",
-            PortTaken,
-            "port {port} is taken by another program",
-            "choose another port, or none: any free one is taken then",
-        ),
-        Failure(
-            r"cannot start (?P<path>\S+): .*No such file or directory",
-            StartFailed,
-            "there is no program {path} to start the engine with",
-            "`spotinfer doctor` shows which engines are installed and where",
-        ),
-    )
+AGENT_FAILURES = (
+    Failure(
+        r"cannot listen on \S+:(?P<port>\d+): Address already in use",
+        PortTaken,
+        "port {port} is taken by another program",
+        "choose another port, or none: any free one is taken then",
+    ),
+    Failure(
+        r"cannot start (?P<path>\S+): .*No such file or directory",
+        StartFailed,
+        "there is no program {path} to start the engine with",
+        "`spotinfer doctor` shows which engines are installed and where",
+    ),
+)
+"""What the agent says when it cannot even start the engine: the same for every engine."""
 
 
 def read_phase(line: str, marks: Sequence[PhaseMark]) -> tuple[Phase, str] | None:
@@ -74,8 +73,9 @@ def read_failure(
     ``summaries`` are patterns of lines that only repeat that something failed: never the cause.
     """
     tail = log[-TAIL:]
-    for failure in (*failures, *_agent_failures()):
-        for line in log:
+    loud = [line for line in log if not _HARMLESS.search(line)]
+    for failure in (*failures, *AGENT_FAILURES):
+        for line in loud:
             found = _compiled(failure.pattern).search(line)
             if found:
                 words = {**_groups(found), "line": _clean(line)}

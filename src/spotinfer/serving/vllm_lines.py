@@ -101,6 +101,12 @@ _MODEL = (
         "check the name; a private model needs HF_TOKEN",
     ),
     Failure(
+        r"couldn't connect to '(?P<hub>\S+)'",
+        ModelNotFound,
+        "the machine cannot reach {hub}, and the model is not in its cache",
+        "check the model's name and the machine's network; HF_ENDPOINT names another hub",
+    ),
+    Failure(
         r"Revision Not Found for url: (?P<url>\S+)|(?P<revision>\S+) is not a valid git identifier",
         ModelNotFound,
         "the model has no such revision: {url}{revision}",
@@ -221,6 +227,12 @@ _MEMORY = (
         OutOfMemory,
         "another program uses the GPU's memory: {line}",
         "end the other program, or pass --gpu-memory-utilization with a smaller fraction",
+    ),
+    Failure(
+        r"Available memory on node .* is less than requested memory",
+        OutOfMemory,
+        "the computer has less memory than the KV cache is to have: {line}",
+        "pass --kv-cache-memory-bytes with a smaller number, or end other programs",
     ),
     Failure(
         r"not enough GPU memory|No available memory for the cache blocks",

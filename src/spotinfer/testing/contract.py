@@ -84,7 +84,7 @@ class ProviderContract(Harness):
 
     @law
     async def test_same_key_at_the_same_time_is_one_machine(self, provider: Provider) -> None:
-        spec = await self.spec(provider, "si-contract-1")
+        spec = await self.spec(provider)
         ids: list[str] = []
 
         async def create() -> None:
@@ -99,7 +99,7 @@ class ProviderContract(Harness):
 
     @law
     async def test_two_keys_are_two_machines(self, provider: Provider) -> None:
-        first, second = await self.rent(provider, "si-contract-1"), await self.rent(provider, "si-contract-2")
+        first, second = await self.rent(provider, 1), await self.rent(provider, 2)
         assert first.id != second.id
         await provider.terminate(first.id)
         await self.until(provider, first.id, State.TERMINATED)
@@ -107,7 +107,7 @@ class ProviderContract(Harness):
 
     @law
     async def test_lost_answer_leaves_an_owned_machine(self, provider: Provider) -> None:
-        spec = await self.spec(provider, "si-contract-1")
+        spec = await self.spec(provider)
         self.lose_next_answer(provider)
         error = await raises(OutcomeUnknown, partial(provider.create, spec))
         assert TOKEN not in str(error)
@@ -115,7 +115,7 @@ class ProviderContract(Harness):
 
     @law
     async def test_create_after_a_lost_answer_does_not_double(self, provider: Provider) -> None:
-        spec = await self.spec(provider, "si-contract-1")
+        spec = await self.spec(provider)
         self.lose_next_answer(provider)
         await raises(OutcomeUnknown, partial(provider.create, spec))
         await self.listed(provider, spec.key)
@@ -126,7 +126,7 @@ class ProviderContract(Harness):
     async def test_create_cancelled_anywhere_leaves_nothing_unowned(self, provider: Provider) -> None:
         finished = False
         for point in range(1, CANCEL_LIMIT):
-            spec = await self.spec(provider, f"si-contract-{point}")
+            spec = await self.spec(provider, point)
             finished = not await cancelled_at(point, partial(provider.create, spec))
             await self.end_all(provider)
             if finished:
@@ -151,7 +151,7 @@ class ProviderContract(Harness):
     async def test_terminate_cancelled_anywhere_can_be_repeated(self, provider: Provider) -> None:
         finished = False
         for point in range(1, CANCEL_LIMIT):
-            created = await self.rent(provider, f"si-contract-{point}")
+            created = await self.rent(provider, point)
             finished = not await cancelled_at(point, partial(provider.terminate, created.id))
             await provider.terminate(created.id)
             await self.until(provider, created.id, State.TERMINATED)
@@ -182,7 +182,7 @@ class ProviderContract(Harness):
         states = self.native_states()
         assert states
         for number, (native, state) in enumerate(states.items(), start=1):
-            created = await self.rent(provider, f"si-contract-{number}")
+            created = await self.rent(provider, number)
             self.say_native(provider, created.id, native)
             seen = await provider.get(created.id)
             assert (State.TERMINATED if seen is None else seen.state) is state
@@ -237,7 +237,7 @@ class ProviderContract(Harness):
     async def test_no_secret_gets_out(self, provider: Provider) -> None:
         heard = Listener()
         with heard:
-            spec = await self.spec(provider, "si-contract-1")
+            spec = await self.spec(provider)
             created = await provider.create(spec)
             seen = [repr(spec), repr(created), repr(await provider.get(created.id)), repr(provider)]
             seen += [repr(item) for item in await provider.list_owned(self.owner)]

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from decimal import Decimal
 from inspect import isawaitable
+from random import SystemRandom
 from typing import ClassVar, TypeVar
 from unittest import SkipTest
 
@@ -49,6 +50,8 @@ class Harness(ABC):
     owner: ClassVar[str] = "contract-owner"
     polls: ClassVar[int] = 100
     """How often :meth:`settle` may pass before something that must show up has to."""
+
+    _run: ClassVar[str] = f"{SystemRandom().getrandbits(48):012x}"
 
     # --- what a subclass says --------------------------------------------------------------------------------------
 
@@ -99,13 +102,13 @@ class Harness(ABC):
     async def account(self) -> AsyncIterator[Provider]:
         made = self.make_provider()
         provider = await made if isawaitable(made) else made
+        assert isinstance(provider, Provider)
         try:
             yield provider
         finally:
             with anyio.CancelScope(shield=True):
                 await self.end_all(provider)
                 await provider.aclose()
-        assert isinstance(provider, Provider)
 
     async def end_all(self, provider: Provider) -> None:
         """What ``reap`` does: end whatever ``list_owned`` shows. Afterwards nothing may exist."""
@@ -117,11 +120,16 @@ class Harness(ABC):
             await self.settle()
         raise AssertionError(f"unowned machines are left: {await self.existing(provider)}")
 
-    async def rent(self, provider: Provider, key: str = "si-contract-1") -> Instance:
-        return await provider.create(await self.spec(provider, key))
+    def key(self, number: int = 1) -> str:
+        """The key of a law's machine; another run on the same account or computer has others."""
+        return f"si-{self._run}-{number}"
 
-    async def spec(self, provider: Provider, key: str) -> InstanceSpec:
+    async def rent(self, provider: Provider, number: int = 1) -> Instance:
+        return await provider.create(await self.spec(provider, number))
+
+    async def spec(self, provider: Provider, number: int = 1) -> InstanceSpec:
         """The subclass's machine with a secret in its environment."""
+        key = self.key(number)
         spec = self.make_spec(key, self.choose(await provider.list_offers(Want())))
         assert spec.key == key
         assert spec.owner == self.owner

@@ -8,10 +8,11 @@ by largest remainder, so they sum to its accrued amount exactly, in any window.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from itertools import pairwise
 
 from ...core.model import OfferKind
 from ...core.money import ZERO, split
@@ -24,66 +25,80 @@ from .traffic import SETTLE, OtherTraffic, other_traffic
 UNTAGGED = "(no tag)"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Shares:
-    """Weighted time (microseconds × dollars per hour) and plain time (microseconds) of each use."""
+    """Plain time (microseconds) and weighted time (× dollars per hour) of each use.
 
-    weights: tuple[float, ...]
-    times: tuple[float, ...]
-    """Per flight."""
-    cold_weight: float
-    cold_time: int
-    idle_weight: float
-    idle_time: int
-    warm_busy_time: int
-    warm_time: int
+    ``weights`` and ``times`` belong to the single flights.
+    """
+
+    weights: list[float] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    cold_weight: float = 0.0
+    cold_time: int = 0
+    idle_weight: float = 0.0
+    idle_time: int = 0
+    warm_time: int = 0
+    warm_busy_time: int = 0
 
 
 def share(segments: Sequence[Segment], flights: Sequence[tuple[int, int]]) -> Shares:
-    """Sweep over the boundaries of segments and flights, in O(n log n).
+    """Divide the time of ``segments`` (ordered, disjoint) among ``flights``, in O(n log n).
 
     Between two boundaries everything is constant, so a flight's share is the difference of two running integrals.
     """
+    shares = Shares()
+    weight = time = 0.0
+    weight_at: dict[int, float] = {}
+    time_at: dict[int, float] = {}
+    for start, end, segment, in_flight in _slices(segments, flights):
+        weight_at[start], time_at[start] = weight, time
+        if segment is not None:
+            length = end - start
+            value = length * float(segment.rate or 0)
+            if in_flight:
+                weight += value / in_flight
+                time += length / in_flight
+            _count(shares, segment, length, value, in_flight)
+        weight_at[end], time_at[end] = weight, time
+    for start, end in flights:
+        flew = start < end
+        shares.weights.append(weight_at[end] - weight_at[start] if flew else 0.0)
+        shares.times.append(time_at[end] - time_at[start] if flew else 0.0)
+    return shares
+
+
+def _slices(
+    segments: Sequence[Segment], flights: Sequence[tuple[int, int]]
+) -> Iterator[tuple[int, int, Segment | None, int]]:
+    """(start, end, the segment that it is part of, flights in the air) between any two boundaries."""
     changes: dict[int, int] = defaultdict(int)
     for start, end in flights:
         if start < end:
             changes[start] += 1
             changes[end] -= 1
     edges = sorted({*changes, *(edge for segment in segments for edge in (segment.start, segment.end))})
-    weight_at: dict[int, float] = {}
-    time_at: dict[int, float] = {}
-    weight = time = cold_weight = idle_weight = 0.0
-    cold_time = idle_time = warm_busy = warm_time = in_flight = index = 0
-    for position, edge in enumerate(edges):
-        weight_at[edge], time_at[edge] = weight, time
-        in_flight += changes.get(edge, 0)
-        while index < len(segments) and segments[index].end <= edge:
+    in_flight = index = 0
+    for start, end in pairwise(edges):
+        in_flight += changes.get(start, 0)
+        while index < len(segments) and segments[index].end <= start:
             index += 1
-        if index == len(segments) or segments[index].start > edge or position + 1 == len(edges):
-            continue
-        segment, length = segments[index], edges[position + 1] - edge
-        value = length * float(segment.rate or 0)
-        warm_time += length if segment.warm else 0
-        if in_flight:
-            weight += value / in_flight
-            time += length / in_flight
-            warm_busy += length if segment.warm else 0
-        elif segment.warm:
-            idle_weight += value
-            idle_time += length
-        else:
-            cold_weight += value
-            cold_time += length
-    return Shares(
-        tuple(weight_at[end] - weight_at[start] if start < end else 0.0 for start, end in flights),
-        tuple(time_at[end] - time_at[start] if start < end else 0.0 for start, end in flights),
-        cold_weight,
-        cold_time,
-        idle_weight,
-        idle_time,
-        warm_busy,
-        warm_time,
-    )
+        inside = index < len(segments) and segments[index].start <= start
+        yield start, end, segments[index] if inside else None, in_flight
+
+
+def _count(shares: Shares, segment: Segment, length: int, value: float, in_flight: int) -> None:
+    if segment.warm:
+        shares.warm_time += length
+        shares.warm_busy_time += length if in_flight else 0
+    if in_flight:
+        return
+    if segment.warm:
+        shares.idle_time += length
+        shares.idle_weight += value
+    else:
+        shares.cold_time += length
+        shares.cold_weight += value
 
 
 @dataclass(frozen=True, slots=True)

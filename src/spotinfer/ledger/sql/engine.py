@@ -95,6 +95,8 @@ def _make_private(path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
         found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise
         if stat.S_IMODE(found.st_mode) & 0o077 and found.st_uid == os.geteuid():
             path.chmod(0o600)
 

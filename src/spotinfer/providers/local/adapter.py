@@ -46,7 +46,7 @@ class LocalProvider:
     def __init__(
         self, home: Path, price_per_hour: Decimal | None = None, clock: Clock | None = None, *, grace: float = 15.0
     ) -> None:
-        self.home = home
+        self.home = home.expanduser().absolute()  # machines get it as a variable and run in another folder
         self.price_per_hour = price_per_hour
         self.grace = grace
         self._clock = clock or WallClock()
@@ -61,7 +61,7 @@ class LocalProvider:
         if price is not None and not isinstance(price, (Decimal, int, float, str)):
             raise ConfigError(f"price_per_hour of the provider local must be dollars, not {price!r}")
         return cls(
-            Path(home).expanduser() if home is not None else _default_home(),
+            Path(home) if home is not None else _default_home(),
             None if price is None else money(price, what="price_per_hour"),
             clock,
         )

@@ -38,3 +38,9 @@ def agent_config(spec: InstanceSpec) -> AgentConfig:
         budget_s=limits["budget_s"],
         counters=tuple(metrics.get("progress", ())),
     )
+
+
+def counters(names: tuple[str, ...], prompt: int, generated: int) -> dict[str, float]:
+    """What the engine's counters say. Their names tell what they count, in every engine's convention; nothing is ever
+    cached here."""
+    return {name: float(0 if "cache" in name else prompt if "prompt" in name else generated) for name in names}

@@ -11,6 +11,7 @@ from ...core.clock import utc
 from ...core.errors import Unhealthy
 from ...core.model import AgentStatus, Probed
 from ...core.states import Cause
+from .agent import counters
 from .machine import NEVER, Machine
 from .market import Market
 
@@ -31,7 +32,8 @@ class SimulatedLink:
         answers = now >= machine.ready_at
         phase = "draining" if noticed or machine.drained_at < NEVER else "running" if answers else "starting"
         work = machine.busy_seconds(now)
-        tokens = float(int(work * self._market.config.tokens_per_second))
+        tokens = int(work * self._market.config.tokens_per_second)
+        prompt, generated = tokens + machine.probes * PROBE_TOKENS, tokens + machine.probes
         return AgentStatus(
             phase=phase,
             born_at=utc(machine.created if machine.born is None else machine.born),
@@ -40,7 +42,7 @@ class SimulatedLink:
             ends_at=_deadlines(machine, noticed),
             idle_seconds=0.0 if work or not answers else now - machine.ready_at,
             busy_seconds=work,
-            counters=dict.fromkeys(machine.agent.counters, tokens) if answers else {},
+            counters=counters(machine.agent.counters, prompt, generated) if answers else {},
             cause=Cause.PREEMPTED if noticed else None,
         )
 
@@ -66,19 +68,21 @@ class SimulatedLink:
         return lines[-tail:] if tail > 0 else []
 
     async def probe(self, model: str) -> Probed:
-        started = await self._answering(model)
-        await self._travel()
-        ended = await self._answering(model)
-        return Probed(prompt_tokens=PROBE_TOKENS, cached_tokens=0, completion_tokens=1, started=started, ended=ended)
+        machine, started = await self._reach()
+        if started < machine.ready_at:
+            raise Unhealthy(f"{model} is still loading")
+        machine.probes += 1
+        machine, ended = await self._reach()
+        return Probed(
+            prompt_tokens=PROBE_TOKENS,
+            cached_tokens=0,
+            completion_tokens=1,
+            started=utc(started),
+            ended=utc(ended),
+        )
 
     async def aclose(self) -> None:
         """Nothing is open."""
-
-    async def _answering(self, model: str) -> datetime:
-        machine, now = await self._reach()
-        if now < machine.ready_at:
-            raise Unhealthy(f"{model} is still loading")
-        return utc(now)
 
     async def _reach(self) -> tuple[Machine, float]:
         await self._travel()

@@ -87,6 +87,7 @@ class Machine:
         self.lease_until = NEVER
         self.drained_at = NEVER
         self.busy = 0.0
+        self.probes = 0
         self.spans: list[Span] = []
         self._created_at = utc(now)
         self._endpoints = {role: Endpoint(host=f"{id}.simulated", port=port) for role, port in spec.ports.items()}

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from .common import JSON, open_client
+
+if TYPE_CHECKING:
+    from ..client.doctor import Finding
+
+app = typer.Typer(add_completion=False)
+
+MARKS = {"ok": ("✓", "green"), "note": ("-", "yellow"), "problem": ("✗", "bold red")}
+
+
+@app.command()
+def doctor(as_json: bool = JSON) -> None:
+    """Look whether everything is there that a launch needs, and say what to do where it is not."""
+    from ..client.doctor import Verdict, examine
+    from ..client.settings import Settings
+
+    settings = Settings.load()
+    findings: list[Finding] = []
+    with open_client() as client:
+        for finding in examine(client, settings):
+            first = not findings or findings[-1].area != finding.area
+            findings.append(finding)
+            if not as_json:
+                _show(finding, first)
+    problems = [finding for finding in findings if finding.verdict is Verdict.PROBLEM]
+    if as_json:
+        from .output import show_json
+
+        names = ("area", "verdict", "text", "hint")
+        show_json([{name: getattr(finding, name) for name in names} for finding in findings])
+    else:
+        _sum_up(len(problems))
+    if problems:
+        raise typer.Exit(1)
+
+
+def _show(finding: Finding, first: bool) -> None:
+    from rich.text import Text
+
+    from . import output
+
+    mark, style = MARKS[finding.verdict.value]
+    line = Text.assemble((f"{finding.area if first else '':<10} ", "bold"), (mark, style), " ", finding.text)
+    if finding.hint:
+        line.append(f"  ->  {finding.hint}", style="dim" if finding.verdict.value == "note" else "yellow")
+    output.show(line)
+
+
+def _sum_up(problems: int) -> None:
+    from . import output
+
+    if problems:
+        output.say(f"\n{problems} problem{'' if problems == 1 else 's'}.", style="bold red")
+    else:
+        output.say("\nEverything that a launch on this computer needs is there: spotinfer demo", style="green")
