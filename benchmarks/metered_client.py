@@ -169,62 +169,54 @@ def _quartiles(values: list[float]) -> list[float]:
 Run = Callable[[], float]
 
 
-def interleave(plain: Run, metered: Run, pairs: int) -> Case:
+def interleave(plain: Run, metered: Run, pairs: int, repeat: int) -> Case:
+    """Each value is the mean of ``repeat`` requests, and single requests alternate: what disturbs, disturbs all three."""
     case = Case()
     order = [(case.plain, plain), (case.again, plain), (case.metered, metered)]
     shuffle = random.Random(0).shuffle
-    gc.collect()
-    gc.disable()  # a collection would fall on one of the two
+    for results, run in order:
+        run()  # connections, caches
+    gc.disable()  # a collection would fall on one of them
     try:
-        for number in range(pairs):
-            shuffle(order)
-            for results, run in order:
-                results.append(run())
-            if number % 10 == 9:
-                gc.collect()
+        for _ in range(pairs):
+            gc.collect()
+            for results, _ in order:
+                results.append(0.0)
+            for _ in range(repeat):
+                shuffle(order)
+                for results, run in order:
+                    results[-1] += run() / repeat
     finally:
         gc.enable()
     return case
 
 
-def sync_run(client: openai.OpenAI, size: int, tokens: int, stream: bool, repeat: int) -> Run:
+def sync_run(client: openai.OpenAI, size: int, tokens: int, stream: bool) -> Run:
     messages: Any = [{"role": "user", "content": prompt(size)}]
 
-    def once() -> None:
+    def run() -> float:
+        started = time.process_time()
         answer = client.chat.completions.create(model="tiny", messages=messages, max_tokens=tokens, stream=stream)
         if stream:
             for _ in answer:
                 pass
+        return time.process_time() - started
 
-    def run() -> float:
-        started = time.process_time()
-        for _ in range(repeat):
-            once()
-        return (time.process_time() - started) / repeat
-
-    once()
     return run
 
 
-def async_run(
-    loop: asyncio.AbstractEventLoop, client: openai.AsyncOpenAI, size: int, tokens: int, stream: bool, repeat: int
-) -> Run:
+def async_run(loop: asyncio.AbstractEventLoop, client: openai.AsyncOpenAI, size: int, tokens: int, stream: bool) -> Run:
     messages: Any = [{"role": "user", "content": prompt(size)}]
 
-    async def once() -> None:
+    async def request() -> float:
+        started = time.process_time()
         answer = await client.chat.completions.create(model="tiny", messages=messages, max_tokens=tokens, stream=stream)
         if stream:
             async for _ in answer:
                 pass
+        return time.process_time() - started
 
-    async def several() -> float:
-        started = time.process_time()
-        for _ in range(repeat):
-            await once()
-        return (time.process_time() - started) / repeat
-
-    loop.run_until_complete(once())
-    return lambda: loop.run_until_complete(several())
+    return lambda: loop.run_until_complete(request())
 
 
 def prompt(size: int) -> str:
@@ -254,10 +246,10 @@ def measure(port: int, pairs: int, max_prompt: int, sink: Callable[[RequestRow],
         for kind, one, two in (("sync", plain, metered), ("async", aplain, ametered)):
 
             def case(tokens: int, stream: bool, repeat: int, one: Any = one, two: Any = two, size: int = size) -> Case:
-                given = (min(size, max_prompt), tokens, stream, repeat)
-                return interleave(make(one, *given), make(two, *given), pairs)
+                given = (min(size, max_prompt), tokens, stream)
+                return interleave(make(one, *given), make(two, *given), pairs, repeat)
 
-            plain_answers, short, long = case(16, False, 10), case(SHORT, True, 6), case(LONG, True, 2)
+            plain_answers, short, long = case(16, False, 16), case(SHORT, True, 8), case(LONG, True, 2)
             for name, found in (
                 ("request", plain_answers),
                 (f"stream of {SHORT}", short),
@@ -332,20 +324,19 @@ def main() -> int:
 
 def report(args: argparse.Namespace, results: list[dict[str, Any]], durable: dict[str, float]) -> None:
     print(f"{args.server} server, {args.pairs} interleaved pairs; CPU of the client's process, medians\n")
-    print(
-        f"{'':38}{'plain us':>10}{'metered us':>11}{'ratio':>7}{'quiet':>7}   {'A/B quartiles':^21}   {'A/A quartiles':^21}"
-    )
+    header = ("", "plain us", "metered us", "ratio", "quiet", "A/B quartiles", "A/A quartiles")
+    print("{:38}{:>10}{:>11}{:>7}{:>7}   {:^21}   {:^21}".format(*header))
     for result in results:
         spread = ("  ".join(f"{value:5.3f}" for value in result[key]) for key in ("a_b", "a_a"))
-        print(
-            f"{result['case']:38}{result['plain_us']:10.1f}{result['metered_us']:11.1f}{result['ratio']:7.3f}{result['quiet_ratio']:7.3f}   "
-            + "   ".join(f"{text:^21}" for text in spread)
-        )
+        costs = f"{result['plain_us']:10.1f}{result['metered_us']:11.1f}"
+        ratios = f"{result['ratio']:7.3f}{result['quiet_ratio']:7.3f}"
+        print(f"{result['case']:38}{costs}{ratios}   " + "   ".join(f"{text:^21}" for text in spread))
+    print()
     for name, ends in (("request", "request"), ("chunk", "one more chunk")):
         found = [result for result in results if result["case"].endswith(ends)]
         worst, quiet = (max(result[key] for result in found) for key in ("ratio", "quiet_ratio"))
-        print(f"\nworst ratio for a {name}: {worst:.3f} (quiet: {quiet:.3f})", end="")
-    print(f"\nrows readable after {durable['median_s']:.3f} s (median), {durable['worst_s']:.3f} s (worst)")
+        print(f"worst ratio for a {name}: {worst:.3f} (quiet: {quiet:.3f})")
+    print(f"rows readable after {durable['median_s']:.3f} s (median), {durable['worst_s']:.3f} s (worst)")
 
 
 if __name__ == "__main__":

@@ -1,20 +1,13 @@
-"""What several commands share: their options, a client, a question."""
+"""What several commands share: a client, a record, a question."""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING
 
-import typer
-
 if TYPE_CHECKING:
     from ..client.sync import Client, Server
     from ..core.records import Record
-
-JSON = typer.Option(False, "--json", help="Print JSON: stable keys, money as text.")
-YES = typer.Option(False, "--yes", "-y", help="Do not ask.")
-NAME = typer.Argument(help="The server's name.", show_default=False)
-PROGRESS = typer.Option(None, help="How progress is shown: auto, plain or none.", show_default=False)
 
 
 def open_client(progress: str | None = None) -> Client:
@@ -34,4 +27,5 @@ def can_ask() -> bool:
 
 
 def confirm(question: str) -> bool:
-    return typer.confirm(question, default=False, err=True)
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

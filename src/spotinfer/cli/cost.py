@@ -1,33 +1,32 @@
 from __future__ import annotations
 
-from pathlib import Path
+from argparse import Namespace
 
-import typer
-
-from .common import JSON, open_client
-
-app = typer.Typer(add_completion=False)
-
-EXPORT = typer.Option(None, help="Also write a .csv or .json file with every request.", show_default=False)
+from .common import open_client
+from .parser import Parser, add_json
 
 
-@app.command()
-def cost(
-    name: str | None = typer.Argument(None, help="One server; default: all.", show_default=False),
-    since: str | None = typer.Option(None, help="Only the trailing span, for example 7d.", show_default=False),
-    export: Path | None = EXPORT,
-    as_json: bool = JSON,
-) -> None:
-    """Show what servers have cost and done: by tag, with idle time and cold start."""
+def options(parser: Parser) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME", help="one server; default: all")
+    parser.add_argument("--since", metavar="SPAN", help="only the trailing span, for example 7d")
+    parser.add_argument("--export", metavar="FILE", help="also write every request to a .csv or .json file")
+    add_json(parser)
+
+
+def run(arguments: Namespace) -> int:
     from ..client.durations import parse_duration
 
+    since = parse_duration(arguments.since, what="--since")
     with open_client() as client:
-        meter = client.meter(name, since=parse_duration(since, what="since"))
-        if export is not None:
-            meter.export(export)
-        from . import output
+        meter = client.meter(arguments.name, since=since)
+        if arguments.export:
+            meter.export(arguments.export)
+        if arguments.json:
+            from .data import show_json
 
-        if as_json:
-            output.show_json(meter.snapshot().as_dict())
+            show_json(meter.snapshot().as_dict())
         else:
-            output.show(meter)
+            from .output import show
+
+            show(meter)
+    return 0

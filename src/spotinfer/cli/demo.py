@@ -2,26 +2,27 @@ from __future__ import annotations
 
 import contextlib
 import time
+from argparse import Namespace
 from typing import TYPE_CHECKING
 
-import typer
-
-from .common import PROGRESS, open_client, record_of
+from .common import open_client, record_of
+from .parser import Parser, add_progress
 
 if TYPE_CHECKING:
     from ..client.sync import Server
 
-app = typer.Typer(add_completion=False)
+
+def options(parser: Parser) -> None:
+    add_progress(parser)
 
 
-@app.command()
-def demo(progress: str | None = PROGRESS) -> None:
-    """The whole road in seconds: launch a tiny model here, talk to it, see the meter, leave nothing running."""
+def run(arguments: Namespace) -> int:
+    """1 if something of it still runs at the end."""
     from . import output
 
     started = time.monotonic()
     output.show("[bold]1. Launch[/] the model `tiny` on this computer: a real engine, behind mutual TLS")
-    with open_client(progress) as client:
+    with open_client(arguments.progress) as client:
         with client.launch("tiny", provider="local", idle_timeout="10m", max_age="10m") as server:
             output.show(f"   {server.name} on {server.engine} at {server.endpoint}")
             processes = _processes(record_of(client, server).key)
@@ -40,8 +41,7 @@ def demo(progress: str | None = PROGRESS) -> None:
         "",
         f"Done in {time.monotonic() - started:.1f} s. Next: spotinfer doctor, spotinfer launch --help",
     )
-    if left or record.live:
-        raise typer.Exit(1)
+    return 1 if left or record.live else 0
 
 
 def _talk(server: Server) -> None:

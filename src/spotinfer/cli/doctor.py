@@ -1,22 +1,23 @@
 from __future__ import annotations
 
+from argparse import Namespace
 from typing import TYPE_CHECKING
 
-import typer
-
-from .common import JSON, open_client
+from .common import open_client
+from .parser import Parser, add_json
 
 if TYPE_CHECKING:
     from ..client.doctor import Finding
 
-app = typer.Typer(add_completion=False)
-
 MARKS = {"ok": ("✓", "green"), "note": ("-", "yellow"), "problem": ("✗", "bold red")}
 
 
-@app.command()
-def doctor(as_json: bool = JSON) -> None:
-    """Look whether everything is there that a launch needs, and say what to do where it is not."""
+def options(parser: Parser) -> None:
+    add_json(parser)
+
+
+def run(arguments: Namespace) -> int:
+    """1 if there is a problem."""
     from ..client.doctor import Verdict, examine
     from ..client.settings import Settings
 
@@ -26,18 +27,17 @@ def doctor(as_json: bool = JSON) -> None:
         for finding in examine(client, settings):
             first = not findings or findings[-1].area != finding.area
             findings.append(finding)
-            if not as_json:
+            if not arguments.json:
                 _show(finding, first)
     problems = [finding for finding in findings if finding.verdict is Verdict.PROBLEM]
-    if as_json:
-        from .output import show_json
+    if arguments.json:
+        from .data import show_json
 
         names = ("area", "verdict", "text", "hint")
         show_json([{name: getattr(finding, name) for name in names} for finding in findings])
     else:
         _sum_up(len(problems))
-    if problems:
-        raise typer.Exit(1)
+    return 1 if problems else 0
 
 
 def _show(finding: Finding, first: bool) -> None:

@@ -1,16 +1,15 @@
 from __future__ import annotations
 
+from argparse import Namespace
+from getpass import getpass
 from typing import TYPE_CHECKING
 
-import typer
-
 from .common import can_ask
+from .parser import Parser
 
 if TYPE_CHECKING:
     from ..client.settings import Settings
     from ..core.secret import Secret
-
-app = typer.Typer(add_completion=False)
 
 ASKED = {
     "runpod": ("runpod_api_key", "RunPod", "console.runpod.io, Settings, API Keys"),
@@ -21,15 +20,17 @@ ASKED = {
 TRIES = 3
 
 
-@app.command()
-def init(
-    which: str | None = typer.Argument(None, help=f"Only one: {', '.join(ASKED)}.", show_default=False),
-) -> None:
-    """Ask for the keys of the clouds, check each, and keep them. Opens nothing; this computer needs none."""
+def options(parser: Parser) -> None:
+    parser.add_argument("which", nargs="?", metavar="CLOUD", help=f"only one: {', '.join(ASKED)}")
+
+
+def run(arguments: Namespace) -> int:
+    """Opens nothing; a launch on this computer needs no key."""
     from ..client.settings import Settings
     from ..core.errors import ConfigError, UnknownName
     from . import output
 
+    which = arguments.which
     if which is not None and which not in ASKED:
         raise UnknownName("cloud", which, list(ASKED))
     if not can_ask():
@@ -39,6 +40,7 @@ def init(
     for name in ASKED if which is None else [which]:
         _ask(Settings.load(), name)
     output.say("\nNext: spotinfer doctor", style="dim")
+    return 0
 
 
 def _ask(settings: Settings, name: str) -> None:
@@ -49,7 +51,7 @@ def _ask(settings: Settings, name: str) -> None:
     known = f"has a key ({settings.sources[setting]})" if settings.is_set(setting) else f"get one at {where}"
     output.say(f"{title}: {known}")
     for _ in range(TRIES):
-        typed = typer.prompt("  key", default="", hide_input=True, show_default=False, err=True).strip()
+        typed = getpass("  key: ").strip()
         if not typed:
             return
         secret = Secret(typed)

@@ -1,94 +1,83 @@
 from __future__ import annotations
 
+from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from .common import JSON, PROGRESS, open_client, record_of
+from .common import open_client, record_of
+from .parser import Parser, add_json, add_progress, whole
 
 if TYPE_CHECKING:
     from ..client.sync import Client, Server
     from ..core.records import Record
 
-app = typer.Typer(add_completion=False)
+OPTIONS = {
+    "provider": ("NAME", "only this provider"),
+    "engine": ("NAME", "vllm or llamacpp (default: by rule)"),
+    "name": ("NAME", "the server's name (default: made from the model's)"),
+    "budget": ("DOLLARS", "end when this is spent"),
+    "max_price": ("DOLLARS", "what an offer may cost an hour"),
+    "idle_timeout": ("SPAN", "end after this long without work: 10m, or never (default: 30m)"),
+    "max_age": ("SPAN", "end at this age: 8h, or never (default: 1d)"),
+    "timeout": ("SPAN", "how long the launch may take"),
+    "revision": ("REVISION", "of the model at the hub"),
+}
+"""As :class:`LaunchOptions` has them; it is checked there."""
 
 
-def _option(help: str) -> Any:
-    return typer.Option(None, help=help, show_default=False)
+def options(parser: Parser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a hub id, a folder, a .gguf file, or tiny")
+    for name, (metavar, help) in OPTIONS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", metavar=metavar, help=help)
+    parser.add_argument("--if-exists", choices=["error", "attach"], help="what to do if the name is live")
+    parser.add_argument("--context", type=int, metavar="TOKENS", help="longest context")
+    parser.add_argument("--slots", type=int, metavar="N", help="requests served at once")
+    parser.add_argument("--port", type=whole(0, 65535), help="the engine's port on this computer")
+    parser.add_argument(
+        "--engine-arg",
+        action="append",
+        dest="engine_args",
+        metavar="OPTION",
+        help="a further option of the engine, repeatable: --engine-arg=--max-num-seqs=8",
+    )
+    parser.add_argument("--attach", action="store_true", help="stay in the foreground; Ctrl-C ends the server")
+    parser.add_argument("--dry-run", action="store_true", help="show the plan and rent nothing")
+    add_progress(parser)
+    add_json(parser)
 
 
-ENGINE_ARG = _option("A further option of the engine; repeatable: --engine-arg=--max-num-seqs=8")
-
-
-@app.command()
-def launch(
-    model: str = typer.Argument(help="A hub id, a folder, a .gguf file, or tiny.", show_default=False),
-    provider: str | None = _option("Only this provider."),
-    engine: str | None = _option("vllm or llamacpp; default: by rule."),
-    name: str | None = _option("The server's name; default: made from the model's."),
-    if_exists: str = typer.Option("error", help="If a server of that name is live: error or attach."),
-    budget: str | None = _option("Dollars after which it is ended."),
-    max_price: str | None = _option("Dollars an hour that an offer may cost."),
-    idle_timeout: str | None = _option("End after this long without work: 10m, or never.  [default: 30m]"),
-    max_age: str | None = _option("End at this age: 8h, or never.  [default: 1d]"),
-    revision: str | None = _option("The model's revision at the hub."),
-    context: int | None = _option("Longest context in tokens."),
-    slots: int | None = _option("Requests served at once."),
-    engine_arg: list[str] | None = ENGINE_ARG,
-    port: int | None = _option("The engine's port on this computer; default: any free one."),
-    timeout: str | None = _option("How long the launch may take."),
-    attach: bool = typer.Option(False, "--attach", help="Stay in the foreground; Ctrl-C ends the server."),
-    dry_run: bool = typer.Option(False, "--dry-run", help="Show the plan and rent nothing."),
-    progress: str | None = PROGRESS,
-    as_json: bool = JSON,
-) -> None:
-    """Launch a server. It runs on when this command ends, until a limit ends it."""
-    options = {
-        "provider": provider,
-        "engine": engine,
-        "name": name,
-        "if_exists": if_exists,
-        "budget": budget,
-        "max_price": max_price,
-        "idle_timeout": idle_timeout,
-        "max_age": max_age,
-        "revision": revision,
-        "context": context,
-        "slots": slots,
-        "engine_args": engine_arg,
-        "port": port,
-        "timeout": timeout,
-    }
-    options = {option: value for option, value in options.items() if value is not None}
-    with open_client(progress) as client:
-        if dry_run:
-            _show_plan(client, model, options, as_json)
-        else:
-            server = client.launch(model, **options, detach=not attach)  # type: ignore[arg-type]  # checked there
-            record = record_of(client, server)
-            _announce(server, record, attach, as_json)
-            if attach:
-                _stay(server)
+def run(arguments: Namespace) -> int:
+    names = (*OPTIONS, "if_exists", "context", "slots", "port", "engine_args")
+    chosen: dict[str, Any] = {name: getattr(arguments, name) for name in names}
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    with open_client(arguments.progress) as client:
+        if arguments.dry_run:
+            _show_plan(client, arguments.model, chosen, arguments.json)
+            return 0
+        server = client.launch(arguments.model, **chosen, detach=not arguments.attach)
+        _announce(server, record_of(client, server), arguments)
+        return _stay(server) if arguments.attach else 0
 
 
 def _show_plan(client: Client, model: str, options: dict[str, Any], as_json: bool) -> None:
-    from . import output
-
     plan = client.plan(model, **options)
     if as_json:
-        output.show_json(plan.as_dict())
+        from .data import show_json
+
+        show_json(plan.as_dict())
     else:
-        output.stdout().print(plan.explain(), markup=False)
+        print(plan.explain())
 
 
-def _announce(server: Server, record: Record, attach: bool, as_json: bool) -> None:
+def _announce(server: Server, record: Record, arguments: Namespace) -> None:
+    if arguments.json:
+        from .data import record_dict, show_json
+
+        show_json({**record_dict(record), "endpoint": str(server.endpoint)})
+        return
     from . import output
 
-    if as_json:
-        output.show_json({**output.record_dict(record), "endpoint": str(server.endpoint)})
-        return
     price = "owned, no price set" if record.per_hour is None else f"{output.dollars(record.per_hour)} an hour"
-    end = "Ctrl-C" if attach else f"spotinfer terminate {server.name}"
+    end = "Ctrl-C" if arguments.attach else f"spotinfer terminate {server.name}"
     output.show(
         output.facts(
             ("server", f"{server.name}: {server.model} on {server.engine}, {server.provider}, {price}"),
@@ -99,8 +88,9 @@ def _announce(server: Server, record: Record, attach: bool, as_json: bool) -> No
     )
 
 
-def _stay(server: Server) -> None:
-    """Until it ends by itself, or until Ctrl-C or SIGTERM, which end it."""
+def _stay(server: Server) -> int:
+    """Until it ends by itself, or until Ctrl-C or SIGTERM, which end it. 0 if its end was asked for."""
+    from ..core.states import Cause
     from . import output
 
     try:
@@ -111,3 +101,4 @@ def _stay(server: Server) -> None:
         output.say(f"{server.name} is {server.state}.")
         raise
     output.say(f"{server.name} has ended ({record.cause}).")
+    return 0 if record.cause in (Cause.USER, Cause.IDLE, Cause.MAX_AGE, Cause.BUDGET) else 1

@@ -1,25 +1,27 @@
 from __future__ import annotations
 
-import typer
+from argparse import Namespace
 
-from .common import JSON, NAME, open_client
+from .common import open_client
+from .parser import Parser, add_json, add_name, whole
 
-app = typer.Typer(add_completion=False)
+
+def options(parser: Parser) -> None:
+    add_name(parser)
+    parser.add_argument(
+        "--tail", type=whole(1, 100_000), default=100, metavar="N", help="how many lines (default: 100)"
+    )
+    add_json(parser)
 
 
-@app.command()
-def logs(
-    name: str = NAME,
-    tail: int = typer.Option(100, min=1, max=100_000, help="How many of the last lines."),
-    as_json: bool = JSON,
-) -> None:
-    """Print a server's last lines of output, also of one that has ended."""
+def run(arguments: Namespace) -> int:
     with open_client() as client:
-        lines = client.logs(name, tail)
-    if as_json:
-        from .output import show_json
+        lines = client.logs(arguments.name, arguments.tail)
+    if arguments.json:
+        from .data import show_json
 
-        show_json({"name": name, "lines": lines})
+        show_json({"name": arguments.name, "lines": lines})
     else:
         for line in lines:
             print(line)
+    return 0

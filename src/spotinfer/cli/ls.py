@@ -1,43 +1,41 @@
 from __future__ import annotations
 
+from argparse import Namespace
 from typing import TYPE_CHECKING
 
-import typer
-
-from .common import JSON, open_client
+from .common import open_client
+from .parser import Parser, add_json
 
 if TYPE_CHECKING:
     from ..client.session import ServerInfo
 
-app = typer.Typer(add_completion=False)
+
+def options(parser: Parser) -> None:
+    parser.add_argument("-a", "--all", action="store_true", help="also those that have ended")
+    add_json(parser)
 
 
-@app.command()
-def ls(
-    all: bool = typer.Option(False, "--all", "-a", help="Also those that have ended."), as_json: bool = JSON
-) -> None:
-    """List the servers that run, as their providers show them now."""
+def run(arguments: Namespace) -> int:
     with open_client() as client:
-        infos = client.servers(ended=all)
-    from . import output
+        infos = client.servers(ended=arguments.all)
+    if arguments.json:
+        from .data import show_json
 
-    if as_json:
-        output.show_json([as_dict(info) for info in infos])
+        show_json([as_dict(info) for info in infos])
     elif infos:
         show(infos)
     else:
-        output.say("Nothing runs.", style="dim")
+        from .output import say
+
+        say("Nothing runs.", style="dim")
+    return 0
 
 
 def as_dict(info: ServerInfo) -> dict[str, object]:
-    from .output import record_dict
+    from .data import record_dict
 
-    return {
-        **record_dict(info.record),
-        "endpoint": None if info.endpoint is None else str(info.endpoint),
-        "age": info.age,
-        "accrued": info.accrued,
-    }
+    endpoint = None if info.endpoint is None else str(info.endpoint)
+    return {**record_dict(info.record), "endpoint": endpoint, "age": info.age, "accrued": info.accrued}
 
 
 def show(infos: list[ServerInfo]) -> None:

@@ -1,14 +1,9 @@
-"""How commands print: data on stdout, everything else on stderr, JSON with stable keys and money as text."""
+"""How commands print for people: data on stdout, remarks and errors on stderr."""
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
-from datetime import datetime, timedelta
 from decimal import Decimal
-from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -59,32 +54,6 @@ def complain(message: str, *, hint: str | None = None, log: Sequence[str] = ()) 
         console.print(Text.assemble(("hint:  ", "bold"), hint))
 
 
-def complain_json(fault: dict[str, object]) -> None:
-    print(json.dumps(plain(fault)), file=sys.stderr)
-
-
-def show_json(value: object) -> None:
-    """Flushed, so that a command that goes on (`proxy`) can be read by another program."""
-    print(json.dumps(plain(value), indent=2, ensure_ascii=False), flush=True)
-
-
-def plain(value: object) -> object:
-    """Money as exact text, times in ISO 8601, durations in seconds."""
-    if isinstance(value, Decimal):
-        return format(value, "f")
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, dict):
-        return {str(name): plain(item) for name, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
 def table(*columns: str, right: Sequence[str] = ()) -> Table:
     result = Table(box=None, padding=(0, 3, 0, 0), header_style="dim", pad_edge=False)
     for column in columns:
@@ -123,25 +92,3 @@ def limits_text(record: Record) -> str:
         f"{usd(limits.budget)} spent" if limits.budget is not None else "",
     ]
     return ", ".join(part for part in parts if part) or "never"
-
-
-def record_dict(record: Record) -> dict[str, object]:
-    """The stable keys of a server in every ``--json``."""
-    limits = record.limits
-    return {
-        "name": record.name,
-        "key": record.key,
-        "state": record.state,
-        "cause": record.cause,
-        "model": record.model,
-        "engine": record.engine,
-        "provider": record.provider,
-        "instance_id": record.instance_id,
-        "kind": record.kind,
-        "per_hour": record.per_hour,
-        "detached": record.detached,
-        "created_at": record.created_at,
-        "ready_at": record.ready_at,
-        "ended_at": record.ended_at,
-        "limits": {"idle": limits.idle, "max_age": limits.max_age, "budget": limits.budget, "lease": limits.lease},
-    }

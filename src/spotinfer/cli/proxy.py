@@ -1,28 +1,31 @@
 from __future__ import annotations
 
-import typer
+from argparse import Namespace
 
-from .common import JSON, NAME, open_client
+from .common import open_client
+from .parser import Parser, add_json, add_name, whole
 
-app = typer.Typer(add_completion=False)
+
+def options(parser: Parser) -> None:
+    add_name(parser)
+    parser.add_argument("--port", type=whole(0, 65535), default=0, help="port on 127.0.0.1 (default: any free one)")
+    add_json(parser)
 
 
-@app.command()
-def proxy(
-    name: str = NAME,
-    port: int = typer.Option(0, min=0, max=65535, help="Port on 127.0.0.1; 0: any free one."),
-    as_json: bool = JSON,
-) -> None:
-    """Open a loopback address to a server for other programs, until Ctrl-C."""
-    from . import output
+def run(arguments: Namespace) -> int:
+    """Until Ctrl-C, or until the server ends."""
+    from .output import say
 
-    with open_client() as client, client.connect(name) as server:
-        address = server.local_url(port)
-        if as_json:
-            output.show_json({"name": name, "model": server.model, "url": address.url, "key": address.key.reveal()})
+    with open_client() as client, client.connect(arguments.name) as server:
+        address = server.local_url(arguments.port)
+        if arguments.json:
+            from .data import show_json
+
+            show_json({"name": server.name, "model": server.model, "url": address.url, "key": address.key.reveal()})
         else:
             lines = (f"export {variable}={value}" for variable, value in address.environment.items())
             print("\n".join(lines), flush=True)
-            output.say(f'Open until Ctrl-C. model="{server.model}"', style="dim")
+            say(f'Open until Ctrl-C. model="{server.model}"', style="dim")
         record = server.wait_ended()
-        output.say(f"{name} has ended ({record.cause}).")
+    say(f"{record.name} has ended ({record.cause}).")
+    return 0

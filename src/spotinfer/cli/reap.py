@@ -1,40 +1,38 @@
 from __future__ import annotations
 
+from argparse import Namespace
 from typing import TYPE_CHECKING
 
-import typer
-
-from .common import JSON, YES, can_ask, confirm, open_client
+from .common import can_ask, confirm, open_client
+from .parser import Parser, add_json, add_yes
 
 if TYPE_CHECKING:
     from ..control.reap import Found, ReapReport
 
-app = typer.Typer(add_completion=False)
+
+def options(parser: Parser) -> None:
+    add_yes(parser)
+    parser.add_argument("--dry-run", action="store_true", help="only look")
+    add_json(parser)
 
 
-@app.command()
-def reap(
-    yes: bool = YES,
-    dry_run: bool = typer.Option(False, "--dry-run", help="Only look."),
-    as_json: bool = JSON,
-) -> None:
-    """Find machines that nobody owns any more, and end them."""
+def run(arguments: Namespace) -> int:
+    """1 if something could not be asked or ended, or is left because nobody agreed."""
     with open_client() as client:
         report = client.reap(dry_run=True)
-        if not as_json:
+        if not arguments.json:
             _show(report)
-        wanted = bool(report.unowned) and not dry_run and _agreed(yes, as_json, len(report.unowned))
+        wanted = bool(report.unowned) and not arguments.dry_run and _agreed(arguments, len(report.unowned))
         if wanted:
             report = client.reap()
-    if as_json:
-        from .output import show_json
+    if arguments.json:
+        from .data import show_json
 
         show_json(as_dict(report))
     else:
         _tell(report)
-    left = bool(report.unowned) and not wanted and not dry_run
-    if report.failed or left:
-        raise typer.Exit(1)
+    left = bool(report.unowned) and not wanted and not arguments.dry_run
+    return 1 if report.failed or left else 0
 
 
 def as_dict(report: ReapReport) -> dict[str, object]:
@@ -50,15 +48,15 @@ def _found_dict(item: Found) -> dict[str, object]:
     return {"owned": item.why is None, **{name: getattr(item, name) for name in names}}
 
 
-def _agreed(yes: bool, as_json: bool, count: int) -> bool:
-    if yes:
+def _agreed(arguments: Namespace, count: int) -> bool:
+    if arguments.yes:
         return True
-    if as_json or not can_ask():
+    if arguments.json or not can_ask():
         from .output import say
 
         say("Nothing was ended: --yes ends what nobody owns.")
         return False
-    return confirm(f"End {count}?")
+    return confirm(f"End {'it' if count == 1 else f'these {count}'}?")
 
 
 def _show(report: ReapReport) -> None:

@@ -1,20 +1,25 @@
 from __future__ import annotations
 
-import typer
+from argparse import Namespace
 
-from .common import JSON, NAME, open_client
+from .common import open_client
+from .parser import Parser, add_json, add_name
 
-app = typer.Typer(add_completion=False)
+
+def options(parser: Parser) -> None:
+    add_name(parser)
+    add_json(parser)
 
 
-@app.command()
-def stop(name: str = NAME, as_json: bool = JSON) -> None:
-    """Turn a server's machine off and keep its disk, where the provider can."""
+def run(arguments: Namespace) -> int:
     with open_client() as client:
-        record = client.stop(name)
-    from . import output
+        record = client.stop(arguments.name)
+    if arguments.json:
+        from .data import record_dict, show_json
 
-    if as_json:
-        output.show_json(output.record_dict(record))
+        show_json(record_dict(record))
     else:
-        output.say(f"{record.name} is {record.state}. Its disk usually costs money: spotinfer terminate {record.name}")
+        from .output import say
+
+        say(f"{record.name} is {record.state}. Its disk usually costs money: spotinfer terminate {record.name}")
+    return 0

@@ -28,30 +28,40 @@ class AsyncServer(ServerHandle):
 
     async def logs(self, tail: int = 100) -> list[str]:
         """The machine's last ``tail`` lines, oldest first."""
+        self._not_inherited()
         return await self._house.acall(lambda session: session.logs_of(self._held, tail))
 
     async def local_url(self, port: int = 0) -> LocalUrl:
         """Open a loopback proxy for programs that have no client certificate. Raises :class:`PortTaken`."""
+        self._not_inherited()
         return await self._house.acall(lambda session: session.proxy(self._held, port))
 
     async def drain(self, grace: timedelta = DRAIN_GRACE) -> None:
         """Let running requests finish for at most ``grace``, then end it."""
+        self._not_inherited()
         await self._house.acall(lambda session: session.drain(self._held.record.key, grace))
 
     async def stop(self) -> None:
         """Turn the machine off and keep its disk. Raises :class:`NotSupported` where that is not to be had."""
+        self._not_inherited()
         await self._house.acall(lambda session: session.stop(self._held.record.key))
 
     async def terminate(self) -> None:
         """End the machine and wait for evidence that it is gone. Repeatable."""
-        await self._house.acall(lambda session: session.release(self._held, terminate=True))
+        if self._inherited:
+            await self._house.acall(lambda session: session.terminate(self.key))
+        else:
+            await self._house.acall(lambda session: session.release(self._held, terminate=True))
 
     async def wait_ended(self) -> Record:
         """Wait until it has ended for whatever reason; the record tells the cause."""
+        self._not_inherited()
         return await self._house.acall(lambda session: session.wait_ended(self._held))
 
     async def aclose(self) -> None:
-        """What leaving ``async with`` does."""
+        """What leaving ``async with`` does. In a forked child: nothing, the server is its parent's."""
+        if self._inherited:
+            return
         await self._aclose_clients()
         await self._house.acall(lambda session: session.release(self._held, terminate=self._owner))
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import html
+import os
 import threading
 from typing import TYPE_CHECKING
 
+from ..core.errors import ConfigError
 from ..ledger.meter import Meter
 from .held import Held
 from .house import House
@@ -23,6 +25,7 @@ class ServerHandle:
     def __init__(self, house: House, held: Held, *, owner: bool) -> None:
         self._house = house
         self._owner = owner
+        self._pid = os.getpid()
         self._held = held
         self._lock = threading.Lock()
         self._client: openai.OpenAI | None = None
@@ -70,6 +73,7 @@ class ServerHandle:
     @property
     def client(self) -> openai.OpenAI:
         """A real ``openai.OpenAI``, made on first use; its transport meters."""
+        self._not_inherited()
         with self._lock:
             if self._client is None:
                 from .openai_clients import make_client
@@ -80,12 +84,25 @@ class ServerHandle:
     @property
     def aclient(self) -> openai.AsyncOpenAI:
         """A real ``openai.AsyncOpenAI`` for your own event loop; its transport meters."""
+        self._not_inherited()
         with self._lock:
             if self._aclient is None:
                 from .openai_clients import make_async_client
 
                 self._aclient = make_async_client(self._held.upstream())
             return self._aclient
+
+    @property
+    def _inherited(self) -> bool:
+        """Whether this is a forked child, whose parent holds the server, its connections and its loop."""
+        return os.getpid() != self._pid
+
+    def _not_inherited(self) -> None:
+        if self._inherited:
+            raise ConfigError(
+                f"this process was forked after {self.name} was launched and cannot share its connections",
+                hint=f'in the child, use spotinfer.connect("{self.name}")',
+            )
 
     def _close_clients(self) -> None:
         with self._lock:

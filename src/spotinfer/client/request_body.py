@@ -13,6 +13,8 @@ from typing import NamedTuple
 _ASK = b',"stream_options":{"include_usage":true}}'
 _HEAD = re.compile(rb'\{(?:\s*"\w+"\s*:\s*(?:"[^"\\\x00-\x1f]{0,200}"|true|false|null|\d{1,9})\s*,)*')
 """The short parameters that a body begins with: openai's client puts model and stream before the messages."""
+_UTF8 = re.compile(rb"\{[^\x00]")
+_WANTED = (("model", b'"model"'), ("stream", b'"stream"'), ("stream_options", b'"stream_options"'))
 _BEFORE_A_KEY = b"{, \t\r\n"
 
 
@@ -48,15 +50,15 @@ def _ends(body: bytes) -> dict[str, object] | None:
     be sure.
     """
     head = _HEAD.match(body)
-    if head is None or body[1:2] == b"\0":  # no object, or UTF-16
+    if head is None or not _UTF8.match(body):
         return None
     params = _object(head[0].rstrip(b", \t\r\n") + b"}")
     if params is None:
         return None
-    for key in ("model", "stream", "stream_options"):
+    for key, quoted in _WANTED:
         if key in params or (key == "stream_options" and params.get("stream") is not True):
             continue
-        at = body.rfind(b'"%s"' % key.encode(), head.end())  # CPython's rfind is several times faster than its find
+        at = body.rfind(quoted, head.end())  # CPython's rfind is several times faster than its find
         if at >= 0:
             rest = _from_key(body, at)
             if rest is None:
@@ -79,7 +81,8 @@ def _from_key(body: bytes, at: int) -> dict[str, object] | None:
 
 def _object(text: bytes) -> dict[str, object] | None:
     try:
-        found = json.loads(text)
+        # Decoded here, json.loads need not guess the encoding, which takes longer than parsing a few parameters.
+        found = json.loads(text.decode("utf-8", "surrogatepass") if _UTF8.match(text) else text)
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

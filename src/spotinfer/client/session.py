@@ -108,9 +108,7 @@ class Session:
     async def plan(self, model: str, request: LaunchRequest) -> Plan:
         return await make_plan(self.world, self.settings, model, request)
 
-    async def launch(
-        self, model: str | Plan, request: LaunchRequest, listener: ProgressListener
-    ) -> tuple[Held, bool]:
+    async def launch(self, model: str | Plan, request: LaunchRequest, listener: ProgressListener) -> tuple[Held, bool]:
         """The server, and whether the caller is to end it (False: attached to another's, or detached).
 
         Raises what the saga raises; ``ConfigError`` and ``NoFeasiblePlan`` before anything is rented."""

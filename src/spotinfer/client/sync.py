@@ -27,30 +27,40 @@ class Server(ServerHandle):
 
     def logs(self, tail: int = 100) -> list[str]:
         """The machine's last ``tail`` lines, oldest first."""
+        self._not_inherited()
         return self._house.call(lambda session: session.logs_of(self._held, tail))
 
     def local_url(self, port: int = 0) -> LocalUrl:
         """Open a loopback proxy for programs that have no client certificate. Raises :class:`PortTaken`."""
+        self._not_inherited()
         return self._house.call(lambda session: session.proxy(self._held, port))
 
     def drain(self, grace: timedelta = DRAIN_GRACE) -> None:
         """Let running requests finish for at most ``grace``, then end it."""
+        self._not_inherited()
         self._house.call(lambda session: session.drain(self._held.record.key, grace))
 
     def stop(self) -> None:
         """Turn the machine off and keep its disk. Raises :class:`NotSupported` where that is not to be had."""
+        self._not_inherited()
         self._house.call(lambda session: session.stop(self._held.record.key))
 
     def terminate(self) -> None:
         """End the machine and wait for evidence that it is gone. Repeatable."""
-        self._house.call(lambda session: session.release(self._held, terminate=True))
+        if self._inherited:
+            self._house.call(lambda session: session.terminate(self.key))
+        else:
+            self._house.call(lambda session: session.release(self._held, terminate=True))
 
     def wait_ended(self) -> Record:
         """Wait until it has ended for whatever reason; the record tells the cause."""
+        self._not_inherited()
         return self._house.call(lambda session: session.wait_ended(self._held))
 
     def close(self) -> None:
-        """What leaving ``with`` does."""
+        """What leaving ``with`` does. In a forked child: nothing, the server is its parent's."""
+        if self._inherited:
+            return
         self._close_clients()
         self._house.call(lambda session: session.release(self._held, terminate=self._owner))
 

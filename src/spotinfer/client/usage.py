@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ BYTES_PER_TOKEN = 4
 """English text as JSON is about four bytes a token; used only for counts that are marked as estimated."""
 
 _KEY = b'"usage"'
+_VALUE = re.compile(rb"\s*:\s*\{")
 _LONGEST = 4096
 _decode = json.JSONDecoder().raw_decode
 
@@ -52,14 +54,14 @@ def last_usage(body: bytes | bytearray) -> Usage | None:
     end = len(body)
     while (at := body.rfind(_KEY, 0, end)) >= 0:
         end = at
-        value = body[at + len(_KEY) : at + len(_KEY) + _LONGEST].lstrip()
-        if not value.startswith(b":"):
+        found = _VALUE.match(body, at + len(_KEY))
+        if found is None:
             continue
         try:
-            found, _ = _decode(value[1:].lstrip().decode("utf-8", "replace"))
+            value, _ = _decode(body[found.end() - 1 : found.end() + _LONGEST].decode("utf-8", "replace"))
         except (ValueError, RecursionError):
             continue
-        usage = usage_of(found) if isinstance(found, dict) else None
+        usage = usage_of(value)
         if usage is not None:
             return usage
     return None
