@@ -60,9 +60,18 @@ class Keeper:
             self.ended.set()
 
     def _pause(self) -> float:
-        lease = self.record.limits.lease
-        every = self._world.pace.sample_every
-        return every if lease is None else min(every, lease.total_seconds() / 3)
+        pause = self._world.pace.sample_every
+        lease, warn_at = self.record.limits.lease, self._warn_at()
+        if lease is not None:
+            pause = min(pause, lease.total_seconds() / 3)
+        if warn_at is not None and not self._warned:
+            pause = min(pause, max(0.05, (warn_at - self._world.clock.now()).total_seconds()))
+        return pause
+
+    def _warn_at(self) -> datetime | None:
+        if self.status is None or "budget" not in self.status.ends_at:
+            return None
+        return self.status.born_at + (self.status.ends_at["budget"] - self.status.born_at) * WARN_AT
 
     async def _look(self) -> None:
         try:
@@ -93,14 +102,11 @@ class Keeper:
             log.warning("%s: the ledger cannot be written: %s", self.record.name, error.message)
 
     def _warn_of_budget(self, status: AgentStatus) -> None:
-        ends_at = status.ends_at.get("budget")
-        if ends_at is None or self._warned:
-            return
-        now = self._world.clock.now()
-        if now < status.born_at + (ends_at - status.born_at) * WARN_AT:
+        warn_at, now = self._warn_at(), self._world.clock.now()
+        if warn_at is None or self._warned or now < warn_at:
             return
         self._warned = True
-        left = max(timedelta(0), ends_at - now)
+        left = max(timedelta(0), status.ends_at["budget"] - now)
         message = f"{WARN_AT:.0%} of the budget is used; the server ends in {left.total_seconds():.0f} s"
         log.warning("%s: %s", self.record.name, message)
         self._report(Phase.READY, message)
