@@ -70,7 +70,7 @@ def test_wrong_usage(spotinfer: CommandLine, arguments: list[str], message: str)
         (["launch", "tiny", "--idle-timeout", "soon"], "config", "must be a duration"),
         (["launch", "tiny", "--idle-timeout", "never", "--max-age", "never"], "config", "needs a limit"),
         (["cost", "nobody"], "unknown_name", "nobody"),
-        (["cost", "--since", "-3d"], "config", "--since must be"),
+        (["cost", "--since=-3d"], "config", "--since must be"),
         (["logs", "nobody"], "unknown_name", "nobody"),
         (["proxy", "nobody"], "unknown_name", "nobody"),
         (["stop", "nobody"], "unknown_name", "nobody"),
@@ -78,8 +78,6 @@ def test_wrong_usage(spotinfer: CommandLine, arguments: list[str], message: str)
     ],
 )
 def test_errors_have_a_code_and_a_hint(spotinfer: CommandLine, arguments: list[str], code: str, message: str) -> None:
-    if arguments[:2] == ["cost", "--since"]:
-        arguments = ["cost", "--since=-3d"]
     answer = spotinfer(*arguments, "--json")
     assert (answer.status, answer.out) == (1, "")
     fault = json.loads(answer.err.splitlines()[-1])

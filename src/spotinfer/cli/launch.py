@@ -54,8 +54,12 @@ def run(arguments: Namespace) -> int:
             _show_plan(client, arguments.model, chosen, arguments.json)
             return 0
         server = client.launch(arguments.model, **chosen, detach=not arguments.attach)
-        _announce(server, record_of(client, server), arguments)
-        return _stay(server) if arguments.attach else 0
+        try:
+            _announce(server, record_of(client, server), arguments)
+            return _stay(server) if arguments.attach else 0
+        except KeyboardInterrupt:
+            _leave(server, arguments.attach)
+            raise
 
 
 def _show_plan(client: Client, model: str, options: dict[str, Any], as_json: bool) -> None:
@@ -89,16 +93,21 @@ def _announce(server: Server, record: Record, arguments: Namespace) -> None:
 
 
 def _stay(server: Server) -> int:
-    """Until it ends by itself, or until Ctrl-C or SIGTERM, which end it. 0 if its end was asked for."""
+    """Until it ends by itself. 0 if somebody wanted its end."""
     from ..core.states import Cause
-    from . import output
+    from .output import say
 
-    try:
-        record = server.wait_ended()
-    except KeyboardInterrupt:
-        output.say(f"Ending {server.name} ...")
-        server.close()
-        output.say(f"{server.name} is {server.state}.")
-        raise
-    output.say(f"{server.name} has ended ({record.cause}).")
+    record = server.wait_ended()
+    say(f"{server.name} has ended ({record.cause}).")
     return 0 if record.cause in (Cause.USER, Cause.IDLE, Cause.MAX_AGE, Cause.BUDGET) else 1
+
+
+def _leave(server: Server, attached: bool) -> None:
+    from .output import say
+
+    if not attached:
+        say(f"{server.name} runs on; to end it: spotinfer terminate {server.name}")
+        return
+    say(f"Ending {server.name} ...")
+    server.close()
+    say(f"{server.name} is {server.state}.")

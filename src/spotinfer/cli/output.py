@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
     from ..core.records import Record
 
-NOT_A_TERMINAL_WIDTH = 200
-"""A pipe has no width: do not cut what another program reads."""
+NO_WIDTH = 4000
+"""A pipe has none: do not break what another program reads."""
 
 
 def stdout() -> Console:
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=NOT_A_TERMINAL_WIDTH)
+    return console if console.is_terminal else Console(highlight=False, width=NO_WIDTH)
 
 
 def stderr() -> Console:

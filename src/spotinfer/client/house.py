@@ -14,7 +14,7 @@ import anyio
 from ..core.protocols import ProgressListener
 from .display import listener
 from .held import Held
-from .options import check_options
+from .options import check_model, check_options
 from .portal import PORTAL
 from .session import Session
 from .settings import Settings
@@ -82,8 +82,8 @@ class House:
     def launching(
         self, model: str | Plan, options: Mapping[str, object], report: ProgressListener
     ) -> Callable[[Session], Awaitable[tuple[Held, bool]]]:
-        request = check_options(options, self.settings)
-        return lambda session: session.launch(model, request, report)
+        wanted, request = check_model(model), check_options(options, self.settings)
+        return lambda session: session.launch(wanted, request, report)
 
     def planning(self, model: str, options: Mapping[str, object]) -> Callable[[Session], Awaitable[Plan]]:
         request = check_options(options, self.settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from ..core.money import money
 from .durations import parse_duration
 
 if TYPE_CHECKING:
+    from ..planning.plan import Plan
     from .settings import Settings
 
 Duration = timedelta | float | int | str | None
@@ -98,6 +100,19 @@ def check_options(options: Mapping[str, object], settings: Settings) -> LaunchRe
     )
 
 
+def check_model(model: object) -> str | Plan:
+    """A path object is as good as its text. Raises :class:`ConfigError` for what is no model and no plan."""
+    from ..planning.plan import Plan
+
+    if isinstance(model, os.PathLike):
+        model = os.fspath(model)
+    if not isinstance(model, (str, Plan)):
+        raise ConfigError(
+            f"a model is a name, a path or a plan, not {model!r}", hint='for example launch("tiny"), launch(plan(...))'
+        )
+    return model
+
+
 def _limits(options: Mapping[str, object], settings: Settings, detach: bool) -> Limits:
     budget = options.get("budget", settings.budget)
     limits = Limits(
@@ -118,14 +133,14 @@ def _limits(options: Mapping[str, object], settings: Settings, detach: bool) -> 
 
 def _engine_settings(options: Mapping[str, object], settings: Settings) -> EngineSettings:
     extra = options.get("engine_args", ())
-    if isinstance(extra, str) or not all(isinstance(item, str) for item in extra):  # type: ignore[attr-defined]
+    if not isinstance(extra, (list, tuple)) or not all(isinstance(item, str) for item in extra):
         raise ConfigError(
             "engine_args must be a list of strings", hint='for example engine_args=["--max-num-seqs", "8"]'
         )
     return EngineSettings(
         context=_whole("context", options.get("context"), 1, 100_000_000),
         slots=_whole("slots", options.get("slots"), 1, 100_000),
-        extra=tuple(extra),  # type: ignore[arg-type]
+        extra=tuple(extra),
         hf_token=settings.hf_token,
     )
 
@@ -141,13 +156,13 @@ def _name(value: object) -> str | None:
 
 def _text(what: str, value: object) -> str | None:
     if value is not None and (not isinstance(value, str) or not value):
-        raise ConfigError(f"{what} must be a text, not {value!r}")
+        raise ConfigError(f"{what} must be a text, not {value!r}", hint=f"leave {what} out, or say which")
     return value
 
 
 def _flag(what: str, value: object) -> bool:
     if not isinstance(value, bool):
-        raise ConfigError(f"{what} must be True or False, not {value!r}")
+        raise ConfigError(f"{what} must be True or False, not {value!r}", hint=f"for example {what}=True")
     return value
 
 
@@ -163,7 +178,10 @@ def _whole(what: str, value: object, least: int, most: int) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ConfigError(f"{what} must be a whole number from {least} to {most}, not {value!r}")
+        raise ConfigError(
+            f"{what} must be a whole number from {least} to {most}, not {value!r}",
+            hint=f"leave {what} out for the default, or say a number without quotes",
+        )
     return value
 
 

@@ -362,7 +362,8 @@ class Session:
     async def _last(self, name: str) -> Record:
         records = [record for record in await self.ledger.records() if record.name == name]
         if not records:
-            raise UnknownName("server", name, sorted({item.name for item in await self.ledger.records()}))
+            known = sorted({item.name for item in await self.ledger.records()})
+            raise UnknownName("server", name, known, hint=None if known else "nothing was launched yet")
         return max(records, key=lambda record: record.created_at)
 
     # --- leaving ---------------------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ async def launch(world: World, order: Order, listener: ProgressListener) -> Laun
             return await _first_that_works(world, order, reporter)
     except TimeoutError as error:
         raise BootTimeout(
-            f"{order.name} was not ready within {order.timeout:.0f} s; everything rented for it was ended",
+            f"{order.name} was not ready within {order.timeout:g} s; everything rented for it was ended",
             hint="pass a larger timeout=, or look at the engine's log: spotinfer logs " + order.name,
         ) from error
 
@@ -86,7 +86,7 @@ async def _first_that_works(world: World, order: Order, reporter: Reporter) -> L
     for candidate in order.candidates:
         if candidate.offer.provider in skipped:
             continue
-        reporter(Phase.RENT, f"{candidate.offer.label}, {price_text(candidate.offer)}")
+        reporter(Phase.RENT, f"{candidate.offer.label}, {_terms(candidate, order)}")
         try:
             return await _attempt(world, order, candidate, reporter)
         except ProviderError as error:
@@ -101,6 +101,12 @@ async def _first_that_works(world: World, order: Order, reporter: Reporter) -> L
     raise NoFeasiblePlan(
         f"no offer could serve {order.name}:", failures, hint=last.hint if last else "allow another provider"
     ) from last
+
+
+def _terms(candidate: Candidate, order: Order) -> str:
+    if candidate.offer.per_hour is None and order.limits.budget is not None:
+        return "owned, no price set (the budget cannot bind without one)"
+    return price_text(candidate.offer)
 
 
 async def _attempt(world: World, order: Order, candidate: Candidate, reporter: Reporter) -> Launched:

@@ -62,7 +62,7 @@ class UnknownName(ConfigError):
     code = "unknown_name"
 
     def __init__(self, kind: str, name: str, known: Sequence[str] = (), *, hint: str | None = None) -> None:
-        close = get_close_matches(name, known, n=1)
+        close = get_close_matches(str(name), known, n=1)  # a caller may have passed anything
         suggestion = f" (did you mean {close[0]!r}?)" if close else ""
         listed = f"known: {', '.join(sorted(known))}" if known else None
         super().__init__(f"no {kind} is called {name!r}{suggestion}", hint=hint or listed)

@@ -54,6 +54,7 @@ class Meter:
         self._keys = None if keys is None else tuple(keys)
         self._since = since
         self._clock = clock or WallClock()
+        self._bounds(None, None)  # what cannot be meant is said here, not when the meter is printed
 
     def snapshot(self, *, since: datetime | timedelta | None = None, until: datetime | None = None) -> Snapshot:
         """The numbers of [since, until), by default everything up to now. Raises ``LedgerError``."""
@@ -111,6 +112,10 @@ class Meter:
     def _moment(self, limit: datetime | timedelta) -> datetime:
         if isinstance(limit, timedelta):
             return self._clock.now() - limit
+        if not isinstance(limit, datetime):
+            raise ConfigError(
+                f"{limit!r} is neither a time nor a span of time", hint="for example since=timedelta(days=7)"
+            )
         if limit.tzinfo is None:
             raise ConfigError(
                 f"{limit.isoformat()} has no time zone", hint="for example datetime(2026, 11, 1, tzinfo=timezone.utc)"
