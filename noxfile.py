@@ -50,7 +50,7 @@ def tests(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 def pythons(session: nox.Session) -> None:
     """The fast tests on one version of Python (`nox -s pythons-3.13`); versions that are not here are left out."""
-    session.install(".", *group("test"))
+    session.install(".[local]", *group("test"))
     session.run("python", "-c", "import spotinfer; print(spotinfer.__version__)")
     run_pytest(session, "-m", "not engine and not vllm and not slow", "tests/unit", "tests/packaging")
 
@@ -102,7 +102,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """mypy --strict on the library, and on `tests/typing`, which is the test of the public types."""
-    session.install("-e", ".", *group("typing"))
+    session.install("-e", ".[postgres]", *group("typing"))
     session.run("mypy", *session.posargs)
 
 

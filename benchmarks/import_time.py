@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Mapping
 
 CORE = ("model", "protocols", "records", "states", "step", "errors", "clock", "money", "secret")
-LS = "import sys; sys.argv = ['spotinfer', 'ls']\nfrom spotinfer.cli import main\nmain()"
+LS = "import sys; sys.argv = ['spotinfer', 'ls']\nfrom spotinfer.cli import main\nsys.exit(main())"
 CASES: Mapping[str, str] = {
     "bare interpreter": "",
     "import spotinfer": "import spotinfer",
@@ -33,7 +33,8 @@ COUNT = "import sys, atexit; atexit.register(lambda: sys.stderr.write(f'\\n{len(
 
 def run_once(code: str, env: Mapping[str, str]) -> float:
     """CPU milliseconds of one child. Its own rusage comes from wait4, so that no other child is counted."""
-    child = subprocess.Popen([sys.executable, "-c", code], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    nowhere = subprocess.DEVNULL
+    child = subprocess.Popen([sys.executable, "-c", code], env=env, stdin=nowhere, stdout=nowhere, stderr=nowhere)
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode != 0:

@@ -4,8 +4,8 @@
     python benchmarks/metered_client.py --server llama   # llama.cpp with the tiny model
     python benchmarks/metered_client.py --json
 
-Each pair runs plain, metered and plain again in random order. A/B is metered over plain; A/A is plain over plain, the
-noise of this computer, printed beside it. A chunk's cost is the slope between a short and a long stream; what a stream
+Each pair runs two plain clients and a metered one in random order. A/B is metered over plain; A/A is plain over plain,
+the noise of this computer. A chunk's cost is the slope between a short and a long stream; what a stream
 costs beside its chunks (the extra event with the usage, above all) is in the short stream. Rows go into a list; with
 --ledger into a real ledger, and its writer thread's CPU counts too. Targets: 1.05 for a request, 1.02 for a chunk.
 
@@ -169,12 +169,12 @@ def _quartiles(values: list[float]) -> list[float]:
 Run = Callable[[], float]
 
 
-def interleave(plain: Run, metered: Run, pairs: int, repeat: int) -> Case:
-    """Each value is the mean of ``repeat`` requests, and single requests alternate: what disturbs, disturbs all three."""
+def interleave(plain: Run, again: Run, metered: Run, pairs: int, repeat: int) -> Case:
+    """Each value is the mean of ``repeat`` requests. Single requests alternate: what disturbs, disturbs all three."""
     case = Case()
-    order = [(case.plain, plain), (case.again, plain), (case.metered, metered)]
+    order = [(case.plain, plain), (case.again, again), (case.metered, metered)]
     shuffle = random.Random(0).shuffle
-    for results, run in order:
+    for _, run in order:
         run()  # connections, caches
     gc.disable()  # a collection would fall on one of them
     try:
@@ -235,19 +235,22 @@ def measure(port: int, pairs: int, max_prompt: int, sink: Callable[[RequestRow],
         endpoint=Endpoint(host="127.0.0.1", port=port), api_key=Secret("k"), metering=Metering("bench", keep)
     )
     loop = asyncio.new_event_loop()
-    plain, metered = openai.OpenAI(base_url=upstream.base_url, api_key="k"), make_client(upstream)
-    aplain, ametered = openai.AsyncOpenAI(base_url=upstream.base_url, api_key="k"), make_async_client(upstream)
+    clients = [*(openai.OpenAI(base_url=upstream.base_url, api_key="k") for _ in "ab"), make_client(upstream)]
+    aclients = [
+        *(openai.AsyncOpenAI(base_url=upstream.base_url, api_key="k") for _ in "ab"),
+        make_async_client(upstream),
+    ]
 
     def make(client: Any, *args: Any) -> Run:
         return sync_run(client, *args) if isinstance(client, openai.OpenAI) else async_run(loop, client, *args)
 
     results = []
     for label, size in SIZES.items():
-        for kind, one, two in (("sync", plain, metered), ("async", aplain, ametered)):
+        for kind, three in (("sync", clients), ("async", aclients)):
 
-            def case(tokens: int, stream: bool, repeat: int, one: Any = one, two: Any = two, size: int = size) -> Case:
-                given = (min(size, max_prompt), tokens, stream)
-                return interleave(make(one, *given), make(two, *given), pairs, repeat)
+            def case(tokens: int, stream: bool, repeat: int, three: Any = three, size: int = size) -> Case:
+                runs = (make(client, min(size, max_prompt), tokens, stream) for client in three)
+                return interleave(*runs, pairs, repeat)
 
             plain_answers, short, long = case(16, False, 16), case(SHORT, True, 8), case(LONG, True, 2)
             for name, found in (
@@ -257,8 +260,8 @@ def measure(port: int, pairs: int, max_prompt: int, sink: Callable[[RequestRow],
                 ("one more chunk", slope(short, long)),
             ):
                 results.append({"case": f"{kind}, prompt {label}, {name}", **found.summary()})
-    loop.run_until_complete(aplain.close())
-    loop.run_until_complete(ametered.close())
+    for aclient in aclients:
+        loop.run_until_complete(aclient.close())
     loop.run_until_complete(loop.shutdown_asyncgens())
     loop.close()
     if any(row.estimated or row.status != "ok" for row in rows):

@@ -36,5 +36,5 @@ class TestLocal(ProviderContract):
     def make_spec(self, key: str, offer: Offer) -> InstanceSpec:
         return local_machines.spec(key, offer=offer, owner=self.owner)
 
-    async def existing(self, provider: Provider) -> set[str]:
-        return set(local_machines.living(self.home).values())
+    async def existing(self, provider: Provider) -> list[str]:
+        return local_machines.machines(self.home)

@@ -37,8 +37,8 @@ class TestSimulated(ProviderContract):
         ports = {"agent": 8001, "engine": 8000}
         return InstanceSpec(key=key, owner=self.owner, name="test", offer=offer, command=("agent",), ports=ports)
 
-    async def existing(self, provider: Provider) -> set[str]:
-        return {machine.key for machine in self.market.existing()}
+    async def existing(self, provider: Provider) -> list[str]:
+        return [machine.key for machine in self.market.existing()]
 
     def lose_next_answer(self, provider: Provider) -> None:
         self.market.lose_next_answer()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import signal
 import subprocess
@@ -108,6 +109,14 @@ def test_an_attached_server_ends_with_its_command(spotinfer: CommandLine, number
     _, err = process.communicate(timeout=60)
     assert process.returncode == status, err
     assert err.endswith("Ending one ...\none is terminated.\n")
+    assert engines_of(spotinfer.home) == []
+
+
+@pytest.mark.slow
+def test_an_attached_server_that_ends_by_itself(spotinfer: CommandLine) -> None:
+    answer = spotinfer("launch", "tiny", "--name", "one", "--attach", "--max-age", "6s")
+    assert answer.status == 0, answer.err
+    assert re.search(r"\nspotinfer: one: \w+ \(max_age\)\n$", answer.err), answer.err
     assert engines_of(spotinfer.home) == []
 
 

@@ -151,14 +151,28 @@ def test_who_reads_our_output_may_leave(spotinfer: CommandLine) -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+def test_a_stream_that_has_no_ticks(spotinfer: CommandLine) -> None:
+    spotinfer.variables["PYTHONIOENCODING"] = "ascii"
+    answer = spotinfer("doctor")
+    assert "ledger     ? " in answer.out
+    assert "Traceback" not in answer.err
+
+
 def test_doctor(spotinfer: CommandLine) -> None:
-    spotinfer.variables["SPOTINFER_IDLE_TIMOUT"] = "5m"
+    spotinfer.variables["SPOTINFER_COLOUR"] = "blue"
     answer = spotinfer("doctor", "--json")
-    assert answer.status == 1, "a mistyped limit is a problem"
     found = {(item["area"], item["verdict"]): item for item in answer.json}
-    assert found["settings", "problem"]["hint"] == "did you mean SPOTINFER_IDLE_TIMEOUT?"
+    assert answer.status == int(any(item["verdict"] == "problem" for item in answer.json))
+    assert found["settings", "note"]["text"] == "the variable SPOTINFER_COLOUR is no setting"
     assert found["ledger", "ok"]["text"].endswith("0 live servers")
     assert {area for area, _ in found} >= {"versions", "settings", "home", "ledger", "computer", "engines", "machines"}
+
+
+def test_a_mistyped_limit_is_not_ignored(spotinfer: CommandLine) -> None:
+    spotinfer.variables["SPOTINFER_IDLE_TIMOUT"] = "5m"
+    answer = spotinfer("ls")
+    assert answer.status == 1
+    assert "did you mean 'SPOTINFER_IDLE_TIMEOUT'?" in answer.err
 
 
 def test_doctor_finds_an_open_file_with_a_key(spotinfer: CommandLine) -> None:

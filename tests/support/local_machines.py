@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -43,6 +44,20 @@ def living(home: Path) -> dict[int, str]:
         except psutil.Error:
             continue
     return found
+
+
+def machines(home: Path) -> list[str]:
+    """The key of each machine of which anything lives: once for each agent, or for what an agent left behind."""
+    found = living(home)
+    agents: dict[int, int] = {}  # number -> parent
+    for pid in found:
+        with suppress(psutil.Error):
+            process = psutil.Process(pid)
+            if str(AGENT) in process.cmdline():
+                agents[pid] = process.ppid()
+    # A child looks like its agent for a moment, until its own program is started.
+    keys = [found[pid] for pid, parent in agents.items() if parent not in agents]
+    return sorted(keys + list(set(found.values()) - set(keys)))
 
 
 async def running(provider: LocalProvider, key: str) -> Instance:

@@ -51,6 +51,18 @@ def test_terminate_leaves_no_process(tmp_path: Path, traits: tuple[str, ...]) ->
     anyio.run(law)
 
 
+def test_the_same_key_again_starts_nothing(tmp_path: Path) -> None:
+    async def law() -> None:
+        provider = LocalProvider(tmp_path)
+        await provider.create(spec(KEY))
+        first = Folder(tmp_path, KEY).card()
+        again = await provider.create(spec(KEY))
+        assert (again.id, Folder(tmp_path, KEY).card()) == (KEY, first)
+        await provider.terminate(KEY)
+
+    anyio.run(law)
+
+
 def test_logs_stay_readable_after_the_end(tmp_path: Path) -> None:
     async def law() -> None:
         provider = LocalProvider(tmp_path)
@@ -140,7 +152,9 @@ def test_an_owner_that_died_between_card_and_process(tmp_path: Path) -> None:
     async def law() -> None:
         provider = LocalProvider(tmp_path)
         assert (await provider.get(KEY)).state is State.TERMINATED  # type: ignore[union-attr]
-        with subprocess.Popen([sys.executable, str(AGENT)], env=env, start_new_session=True, stdout=-3) as process:
+        with subprocess.Popen(
+            [sys.executable, str(AGENT)], env=env, start_new_session=True, stdout=subprocess.DEVNULL
+        ) as process:
             seen = await provider.get(KEY)
             assert seen is not None
             assert seen.state is State.PROVISIONING

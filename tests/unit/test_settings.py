@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import sys
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -228,6 +229,50 @@ def test_a_key_in_the_keyring_is_not_fetched_before_it_is_used(clean: Path) -> N
             _ = settings.runpod_api_key
     else:
         assert settings.runpod_api_key is None
+
+
+KEYRING = """
+import json, pathlib
+from . import errors
+FILE = pathlib.Path(__file__).with_name("kept.json")
+class Backend:
+    priority = 5
+def get_keyring():
+    return Backend()
+def get_password(service, name):
+    if FILE.with_name("locked").exists():
+        raise errors.KeyringError("locked")
+    return json.loads(FILE.read_text()).get(service + "/" + name) if FILE.exists() else None
+def set_password(service, name, value):
+    FILE.write_text(json.dumps({service + "/" + name: value}))
+"""
+
+
+def test_a_key_goes_into_the_keyring_where_there_is_one(
+    clean: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A stand-in for the package `keyring`, whose real backends need a desktop."""
+    package = tmp_path / "site" / "keyring"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(KEYRING)
+    (package / "errors.py").write_text("class KeyringError(Exception): ...\n")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "keyring"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(package.parent)
+
+    clean.write_text('vast_api_key = "old"\n')
+    source = store_secret(Settings.load(), "vast_api_key", Secret("new"))
+    assert source.origin is Origin.KEYRING
+    assert clean.read_text() == 'in_keyring = ["vast_api_key"]\n'
+    settings = Settings.load()
+    assert settings.is_set("vast_api_key")
+    (package / "locked").touch()
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        _ = settings.vast_api_key
+    (package / "locked").unlink()
+    assert settings.vast_api_key == Secret("new")
+    for name in ("keyring", "keyring.errors"):
+        monkeypatch.delitem(sys.modules, name)
 
 
 @pytest.mark.parametrize(

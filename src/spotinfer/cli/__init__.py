@@ -7,6 +7,10 @@ import sys
 
 def main() -> None:
     """The program ``spotinfer``: exits with 0, 1 (an error of ours), 2 (wrong usage), 130 (Ctrl-C) or 143 (SIGTERM)."""
-    from .run import run
+    try:
+        from .run import run
 
-    sys.exit(run(sys.argv[1:]))
+        status = run(sys.argv[1:])
+    except KeyboardInterrupt:  # while the program was still being loaded
+        status = 130
+    sys.exit(status)

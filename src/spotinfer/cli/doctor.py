@@ -41,14 +41,20 @@ def run(arguments: Namespace) -> int:
 
 
 def _show(finding: Finding, first: bool) -> None:
+    from rich.table import Table
     from rich.text import Text
 
     from . import output
 
     mark, style = MARKS[finding.verdict.value]
-    line = Text.assemble((f"{finding.area if first else '':<10} ", "bold"), (mark, style), " ", finding.text)
+    text = Text(finding.text)
     if finding.hint:
-        line.append(f"  ->  {finding.hint}", style="dim" if finding.verdict.value == "note" else "yellow")
+        text.append(f"  ->  {finding.hint}", style="dim" if finding.verdict.value == "note" else "yellow")
+    line = Table.grid(padding=(0, 1, 0, 0))
+    line.add_column(style="bold", width=10)
+    line.add_column(width=1, style=style)
+    line.add_column(overflow="fold")
+    line.add_row(finding.area if first else "", mark, text)
     output.show(line)
 
 

@@ -93,13 +93,10 @@ def _announce(server: Server, record: Record, arguments: Namespace) -> None:
 
 
 def _stay(server: Server) -> int:
-    """Until it ends by itself. 0 if somebody wanted its end."""
+    """Until it ends by itself, which the progress tells. 0 if somebody wanted its end."""
     from ..core.states import Cause
-    from .output import say
 
-    record = server.wait_ended()
-    say(f"{server.name} has ended ({record.cause}).")
-    return 0 if record.cause in (Cause.USER, Cause.IDLE, Cause.MAX_AGE, Cause.BUDGET) else 1
+    return 0 if server.wait_ended().cause in (Cause.USER, Cause.IDLE, Cause.MAX_AGE, Cause.BUDGET) else 1
 
 
 def _leave(server: Server, attached: bool) -> None:

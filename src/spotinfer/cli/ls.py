@@ -7,7 +7,7 @@ from .common import open_client
 from .parser import Parser, add_json
 
 if TYPE_CHECKING:
-    from ..client.session import ServerInfo
+    from ..client.server_info import ServerInfo
 
 
 def options(parser: Parser) -> None:

@@ -48,16 +48,19 @@ def complain(message: str, *, hint: str | None = None, log: Sequence[str] = ()) 
     console.print(Text.assemble(("error: ", "bold red"), (first, "red")))
     for line in rest:
         console.print(Text(line))
-    for line in log[-20:]:
-        console.print(Text(f"  | {line}", style="dim"))
     if hint:
         console.print(Text.assemble(("hint:  ", "bold"), hint))
+    for line in log[-20:]:
+        console.print(Text(f"  | {line}", style="dim"))
 
 
 def table(*columns: str, right: Sequence[str] = ()) -> Table:
     result = Table(box=None, padding=(0, 3, 0, 0), header_style="dim", pad_edge=False)
-    for column in columns:
-        result.add_column(column, justify="right" if column in right else "left", no_wrap=True)
+    for column in columns:  # where it is narrow the last one breaks, and no name is cut
+        last = column == columns[-1]
+        result.add_column(
+            column, justify="right" if column in right else "left", no_wrap=not last, overflow="fold" if last else None
+        )
     return result
 
 

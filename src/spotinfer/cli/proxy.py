@@ -13,7 +13,7 @@ def options(parser: Parser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Until Ctrl-C, or until the server ends."""
+    """Until Ctrl-C, or until the server ends, which the progress tells."""
     from .output import say
 
     with open_client() as client, client.connect(arguments.name) as server:
@@ -26,6 +26,5 @@ def run(arguments: Namespace) -> int:
             lines = (f"export {variable}={value}" for variable, value in address.environment.items())
             print("\n".join(lines), flush=True)
             say(f'Open until Ctrl-C. model="{server.model}"', style="dim")
-        record = server.wait_ended()
-    say(f"{record.name} has ended ({record.cause}).")
+        server.wait_ended()
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from io import TextIOWrapper
 
 from ..core.errors import ServerError, SpotinferError
 from .commands import execute
@@ -17,6 +18,9 @@ def run(arguments: list[str]) -> int:
     """The exit status."""
     signals = Signals()
     signals.install()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a tick that the terminal cannot show is no reason to fail
     as_json = "--json" in arguments
     try:
         status = execute(arguments)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from .handle import ServerHandle
 from .held import LocalUrl
 from .house import House
-from .session import DRAIN_GRACE, ServerInfo
+from .server_info import ServerInfo
+from .session import DRAIN_GRACE
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -60,10 +61,11 @@ class AsyncServer(ServerHandle):
 
     async def aclose(self) -> None:
         """What leaving ``async with`` does. In a forked child: nothing, the server is its parent's."""
-        if self._inherited:
+        if self._inherited or self._closed:  # a second time would let go in the name of another handle
             return
         await self._aclose_clients()
         await self._house.acall(lambda session: session.release(self._held, terminate=self._owner))
+        self._closed = True
 
     async def __aenter__(self) -> Self:
         return self

@@ -8,7 +8,6 @@ import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from enum import Enum
 from functools import partial
 from importlib import metadata
@@ -117,13 +116,11 @@ def _settings(settings: Settings) -> Iterator[Finding]:
         yield Finding(area="settings", verdict=Verdict.PROBLEM, text=text, hint=hint)
     else:
         yield Finding(area="settings", verdict=Verdict.OK, text=str(path))
-    known = [variable for field in FIELDS for variable in field.all_variables]
+    known = {variable for field in FIELDS for variable in field.all_variables}
     for variable in sorted(os.environ):
         if variable.startswith(PREFIX) and variable not in known and variable not in OTHER_VARIABLES:
-            close = get_close_matches(variable, known, n=1)
-            text = f"the variable {variable} is none of ours"
-            hint = f"did you mean {close[0]}?" if close else "spotinfer config show"
-            yield Finding(area="settings", verdict=Verdict.PROBLEM, text=text, hint=hint)
+            text = f"the variable {variable} is no setting"
+            yield Finding(area="settings", verdict=Verdict.NOTE, text=text, hint="spotinfer config show")
 
 
 def _holds_secret(settings: Settings) -> bool:

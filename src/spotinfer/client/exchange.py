@@ -6,7 +6,7 @@ It sees the bytes of the answer go by, keeps only the last few kilobytes, and ma
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Final
 
@@ -53,11 +53,20 @@ class Exchange:
     have worked on it: not where it refused the request, or never got it.
     """
 
-    __slots__ = (
-        "_dropped", "_ended", "_events", "_head", "_held", "_needle", "_now", "_sink", "_stripped", "_tail",
-        "_waiting", "endpoint", "first_token", "http_status", "key", "model", "prompt_size", "sent", "sse", "started",
-        "stream", "strip", "tag",
-    )  # fmt: skip
+    # Defaults of the class, not set one by one in __init__: one of these is made for every request.
+    first_token: float | None = None
+    http_status = 0
+    sent = True
+    """False where the engine cannot have seen the request."""
+    sse = False
+    _ended = False
+    _waiting = False
+    _head = b""
+    _held = b""
+    _dropped = 0
+    _events = 0
+    _needle = b""
+    _stripped: Usage | None = None
 
     def __init__(
         self,
@@ -72,33 +81,19 @@ class Exchange:
         strip: bool,
         prompt_size: int,
     ) -> None:
-        self._ended = False
         self._sink, self._now = sink, now
         self.key, self.endpoint, self.tag, self.model = key, endpoint, tag, model
         self.stream, self.strip, self.prompt_size = stream, strip, prompt_size
         self.started = now()
-        self.first_token: float | None = None
-        self.http_status = 0
-        self.sent = True
-        """False where the engine cannot have seen the request."""
-        self.sse = False
-        self._waiting = False
         self._tail = bytearray()
-        self._head = b""
-        self._held = b""
-        self._dropped = 0
-        self._events = 0
-        self._needle = b""
-        self._stripped: Usage | None = None
 
-    def answered(self, http_status: int, content_type: bytes, content_encoding: bytes) -> None:
-        """The head of the answer is here. A compressed body passes unread: then nothing is stripped or counted."""
+    def answered(self, http_status: int, content_type: str, headers: Mapping[str, str]) -> None:
+        """The head of the answer is here. A compressed stream passes unread: then nothing is stripped or counted."""
         self.http_status = http_status
-        readable = content_encoding.strip().lower() in (b"", b"identity")
-        self.sse = readable and http_status < 300 and content_type.lower().startswith(b"text/event-stream")
-        self.stream = self.stream or self.sse
+        if http_status < 300 and content_type.lower().startswith("text/event-stream"):
+            self.stream = True
+            self.sse = self._waiting = headers.get("content-encoding", "identity").lower() in ("", "identity")
         self.strip = self.strip and self.sse
-        self._waiting = self.sse
 
     # --- the hot path: once for every byte block ---------------------------------------------------------------------
 
@@ -185,7 +180,7 @@ class Exchange:
             return
         self._ended = True
         usage = self._stripped or last_usage(self._tail) or (last_usage(self._head) if self._head else None)
-        tail = bytes(self._tail[-KEEP:])
+        tail = bytes(self._tail[-KEEP:]) if self.sse else b""
         status = self._status(ending, tail, usage)
         # Usage that comes with every event is only as final as the stream.
         final = usage is not None and (status in ("ok", "error") or self._stripped is not None or sse.finished(tail))
@@ -230,5 +225,5 @@ class Exchange:
         return Usage(prompt, max(0, completion))
 
     def __del__(self) -> None:
-        if not getattr(self, "_ended", True):
+        if not self._ended and hasattr(self, "_tail"):
             self.end(Ending.CLOSED)

@@ -26,6 +26,7 @@ class ServerHandle:
         self._house = house
         self._owner = owner
         self._pid = os.getpid()
+        self._closed = False
         self._held = held
         self._lock = threading.Lock()
         self._client: openai.OpenAI | None = None

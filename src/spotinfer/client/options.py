@@ -113,6 +113,15 @@ def check_model(model: object) -> str | Plan:
     return model
 
 
+def check_tail(tail: object) -> None:
+    _whole("tail", tail, 1, 10_000_000)
+
+
+def check_grace(grace: object) -> None:
+    if not isinstance(grace, timedelta) or grace < timedelta(0):
+        raise ConfigError(f"grace must be a timedelta, not {grace!r}", hint="for example grace=timedelta(seconds=60)")
+
+
 def _limits(options: Mapping[str, object], settings: Settings, detach: bool) -> Limits:
     budget = options.get("budget", settings.budget)
     limits = Limits(

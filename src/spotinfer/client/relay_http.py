@@ -70,7 +70,8 @@ class Connection:
         try:
             while await self._serve_one():
                 pass
-        except (Gone, ConnectionError, TimeoutError, asyncio.TimeoutError, h11.LocalProtocolError) as error:
+        # OSError: to close our half of a connection that is gone already is ENOTCONN, which is no ConnectionError.
+        except (Gone, OSError, asyncio.TimeoutError, h11.LocalProtocolError) as error:
             log.debug("connection ended: %s", type(error).__name__)
             self._writer.transport.abort()
 

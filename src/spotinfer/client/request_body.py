@@ -13,6 +13,7 @@ from typing import NamedTuple
 _ASK = b',"stream_options":{"include_usage":true}}'
 _HEAD = re.compile(rb'\{(?:\s*"\w+"\s*:\s*(?:"[^"\\\x00-\x1f]{0,200}"|true|false|null|\d{1,9})\s*,)*')
 """The short parameters that a body begins with: openai's client puts model and stream before the messages."""
+_decode = json.JSONDecoder().raw_decode
 _UTF8 = re.compile(rb"\{[^\x00]")
 _WANTED = (("model", b'"model"'), ("stream", b'"stream"'), ("stream_options", b'"stream_options"'))
 _BEFORE_A_KEY = b"{, \t\r\n"
@@ -81,8 +82,13 @@ def _from_key(body: bytes, at: int) -> dict[str, object] | None:
 
 def _object(text: bytes) -> dict[str, object] | None:
     try:
-        # Decoded here, json.loads need not guess the encoding, which takes longer than parsing a few parameters.
-        found = json.loads(text.decode("utf-8", "surrogatepass") if _UTF8.match(text) else text)
+        if not _UTF8.match(text):
+            found = json.loads(text)  # looks for another encoding
+        else:
+            decoded = text.decode("utf-8", "surrogatepass")
+            found, end = _decode(decoded)
+            if end != len(decoded) and decoded[end:].strip(" \t\r\n"):
+                return None
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
-from decimal import Decimal
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -22,17 +20,16 @@ from ..control.launch import Launched, Order, launch
 from ..control.reconcile import reconcile
 from ..control.watch import Keeper
 from ..control.world import World
-from ..core.errors import LedgerError, Lost, NameTaken, NotSupported, SpotinferError, UnknownName
-from ..core.model import Endpoint
-from ..core.money import for_time
+from ..core.errors import LedgerError, Lost, NameTaken, NotSupported, ProviderError, SpotinferError, UnknownName
 from ..core.protocols import ProgressListener
 from ..core.records import Record
 from ..core.states import Cause, State
 from ..ledger.keys import FileKeyStore
 from ..ledger.store import SqlLedger, open_ledger
 from .held import Held, LocalUrl
-from .options import LaunchRequest, default_name
+from .options import LaunchRequest, check_grace, check_tail, default_name
 from .planner import make_plan
+from .server_info import ServerInfo, describe
 from .settings import Settings
 from .wiring import Loaded, build_world
 
@@ -43,16 +40,6 @@ log = logging.getLogger("spotinfer")
 
 ATTACH_POLL = 0.2
 DRAIN_GRACE = timedelta(seconds=60)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerInfo:
-    """One line of ``ls``. ``accrued`` is dollars since the start at the recorded rate, None where no price is set."""
-
-    record: Record
-    endpoint: Endpoint | None
-    age: timedelta
-    accrued: Decimal | None
 
 
 class Session:
@@ -201,10 +188,7 @@ class Session:
 
     async def _keep(self, held: Held) -> None:
         with held.scope:
-            try:
-                await held.keeper.run()
-            except LedgerError as error:
-                log.error("%s is no longer watched: %s", held.record.name, error.message)
+            await held.keeper.run()
 
     # --- using and ending ------------------------------------------------------------------------------------------
 
@@ -220,11 +204,10 @@ class Session:
             for proxy in held.proxies:
                 await proxy.aclose()
             held.proxies.clear()
-            await self.ledger.flush()
             try:
+                await self._flush(record)
                 if terminate:
-                    current = await self.ledger.record(record.key) or record
-                    record = await end(self.world, current, Cause.USER)
+                    record = await end(self.world, await self._current(record), Cause.USER)
             finally:
                 self.world.holds.release(record.key)
                 await held.link.aclose()
@@ -232,12 +215,35 @@ class Session:
         held.keeper.ended.set()
         return record
 
+    async def _flush(self, record: Record) -> None:
+        """Statistics that cannot be written wait; they must not stand in the way of ending the machine."""
+        try:
+            await self.ledger.flush()
+        except LedgerError as error:
+            log.warning("%s: requests are not recorded yet: %s", record.name, error.message)
+
+    async def _current(self, record: Record) -> Record:
+        try:
+            return await self.ledger.record(record.key) or record
+        except LedgerError:
+            return record  # what is known of it is enough to end it
+
     async def terminate(self, name: str) -> Record:
         record = await self._find(name)
         return await self._terminate(record)
 
     async def terminate_all(self) -> list[Record]:
-        return [await self._terminate(record) for record in await self.ledger.records(live=True)]
+        """One that cannot be ended does not keep the others running: its error is raised after them."""
+        records, problems = [], []
+        for record in await self.ledger.records(live=True):
+            try:
+                records.append(await self._terminate(record))
+            except (ProviderError, LedgerError) as error:
+                log.error("%s: %s", record.name, error.message)
+                problems.append(error)
+        if problems:
+            raise problems[0]
+        return records
 
     async def _terminate(self, record: Record) -> Record:
         held = self.held.get(record.key)
@@ -247,6 +253,7 @@ class Session:
 
     async def drain(self, name: str, grace: timedelta = DRAIN_GRACE) -> Record:
         """Let running requests finish for at most ``grace``, then end the server."""
+        check_grace(grace)
         record = await self._find(name)
         record = await self.ledger.move(record.key, State.DRAINING, Cause.USER, self.world.clock.now())
         secrets = self.world.keystore.load(record.key)
@@ -277,7 +284,7 @@ class Session:
             raise NotSupported(
                 f"machines cannot be stopped and kept at {record.provider}",
                 provider=record.provider,
-                hint=f"end it: spotinfer terminate {name}",
+                hint=f"end it: spotinfer terminate {record.name}",
             )
         record = await self.ledger.want_stop(record.key, True, self.world.clock.now())
         return await reconcile(self.world, record)
@@ -290,18 +297,25 @@ class Session:
         """A loopback proxy to this server, open until the server is let go of."""
         from .relay import LocalProxy
 
+        if self.held.get(held.record.key) is not held:  # nobody would close the proxy, and it may lead nowhere
+            raise Lost(
+                f"{held.record.name} is not in use here any more (it is {held.now.state})",
+                hint=f'spotinfer.connect("{held.record.name}") if it still runs, else launch it again',
+            )
         proxy = LocalProxy(held.upstream(), port=port)
         await proxy.start()
         held.proxies.append(proxy)
         return LocalUrl(url=proxy.url, key=proxy.key)
 
     async def logs_of(self, held: Held, tail: int) -> list[str]:
+        check_tail(tail)
         if held.now.live:
             return list(await held.link.log(tail))
         return list(await self.world.provider(held.record.provider).logs(held.instance.id, tail))
 
     async def logs(self, name: str, tail: int) -> list[str]:
         """The machine's last lines; also of a server that has ended, where its provider keeps them."""
+        check_tail(tail)
         record = await self.ledger.find(name) or await self._last(name)
         if record.instance_id is None:
             return []
@@ -316,20 +330,8 @@ class Session:
             if record.live:
                 record = await reconcile(self.world, record)
             if record.live or ended:
-                infos.append(await self._info(record))
+                infos.append(await describe(self.world, record))
         return infos
-
-    async def _info(self, record: Record) -> ServerInfo:
-        endpoint = None
-        if record.live and record.instance_id is not None and record.provider in self.world.providers:
-            try:
-                instance = await self.world.provider(record.provider).get(record.instance_id)
-                endpoint = instance.endpoints.get("engine") if instance is not None else None
-            except SpotinferError as error:
-                log.debug("%s: %s", record.name, error.message)
-        age = (record.ended_at or self.world.clock.now()) - record.created_at
-        accrued = None if record.per_hour is None else for_time(record.per_hour, age.total_seconds())
-        return ServerInfo(record=record, endpoint=endpoint, age=age, accrued=accrued)
 
     async def reap(self, *, dry_run: bool) -> reaping.ReapReport:
         report = await reaping.look(self.world)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from .handle import ServerHandle
 from .held import LocalUrl
 from .house import House
-from .session import DRAIN_GRACE, ServerInfo
+from .server_info import ServerInfo
+from .session import DRAIN_GRACE
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -59,10 +60,11 @@ class Server(ServerHandle):
 
     def close(self) -> None:
         """What leaving ``with`` does. In a forked child: nothing, the server is its parent's."""
-        if self._inherited:
+        if self._inherited or self._closed:  # a second time would let go in the name of another handle
             return
         self._close_clients()
         self._house.call(lambda session: session.release(self._held, terminate=self._owner))
+        self._closed = True
 
     def __enter__(self) -> Self:
         return self

@@ -98,16 +98,14 @@ def _copy(request: httpx2.Request, body: bytes | None) -> httpx2.Request:
 
 
 def _answered(exchange: Exchange, response: httpx2.Response) -> httpx2.Response:
-    headers = {name.lower(): value for name, value in response.headers.raw}
-    exchange.answered(
-        response.status_code, headers.get(b"content-type", b""), headers.get(b"content-encoding", b"identity")
-    )
+    headers = response.headers
+    exchange.answered(response.status_code, headers.get("content-type", ""), headers)
     if response.is_closed:  # made from a body in memory, as a mock transport does: give its bytes a way past the meter
         content = httpx2.ByteStream(response.content)
         response = httpx2.Response(
-            response.status_code, headers=response.headers, stream=content, extensions=response.extensions
+            response.status_code, headers=headers, stream=content, extensions=response.extensions
         )
-    if exchange.strip and b"content-length" in headers:
+    if exchange.strip and "content-length" in headers:
         del response.headers["content-length"]
     return response
 

@@ -6,7 +6,7 @@ import logging
 
 import anyio
 
-from ..core.errors import LedgerError, ProviderError, ServerError
+from ..core.errors import LedgerError, LedgerUnwritable, ProviderError, ServerError
 from ..core.model import AgentStatus, Instance
 from ..core.protocols import MachineLink, Provider
 from ..core.records import Record, Sample
@@ -22,10 +22,22 @@ async def end(world: World, record: Record, cause: Cause, *, detail: str = "") -
 
     The wish is recorded first, so that whoever comes after a crash goes on. Returns the record as it is then:
     ``terminated``, or ``terminating`` when the provider could not confirm it within ``Pace.end_limit``.
-    Raises :class:`ProviderError` when the provider refused to end it.
+    Raises :class:`ProviderError` when the provider refused to end it, :class:`LedgerError` when that could not be
+    recorded; the machine is ended all the same.
     """
     if not record.live:
         return _closed(world, record)
+    try:
+        return await _end(world, record, cause, detail)
+    except LedgerError as error:
+        await _end_unrecorded(world, record)
+        raise LedgerUnwritable(
+            f"{record.name} was ended, but that could not be recorded: {error.message}",
+            hint="once the ledger can be written, `spotinfer ls` brings it up to date",
+        ) from error
+
+
+async def _end(world: World, record: Record, cause: Cause, detail: str) -> Record:
     record = await world.ledger.want_end(record.key, cause, world.clock.now(), detail)
     await _last_sample(world, record)
     provider = world.provider(record.provider)
@@ -36,6 +48,14 @@ async def end(world: World, record: Record, cause: Cause, *, detail: str = "") -
         return await _not_listed(world, record, provider, cause)
     await provider.terminate(instance_id)
     return await _confirm(world, record, provider, instance_id, cause)
+
+
+async def _end_unrecorded(world: World, record: Record) -> None:
+    """Books that cannot be written must not keep a machine running: a later look finds it gone and records that."""
+    provider = world.provider(record.provider)
+    instance_id = record.instance_id or await find_by_key(world, provider, record.key)
+    if instance_id is not None:
+        await provider.terminate(instance_id)
 
 
 async def _not_listed(world: World, record: Record, provider: Provider, cause: Cause) -> Record:

@@ -50,7 +50,7 @@ async def _perform(world: World, record: Record, action: Action) -> Record:
     now = world.clock.now()
     if isinstance(action, Move):
         if action.after is State.TERMINATED:
-            return await gone(world, record, action.cause, action.detail)
+            return await _bury(world, record, action)
         return await world.ledger.move(record.key, action.after, action.cause, now, action.detail)
     if isinstance(action, Bind):
         await world.ledger.created(record.key, action.instance_id, now)
@@ -64,6 +64,15 @@ async def _perform(world: World, record: Record, action: Action) -> Record:
     assert isinstance(action, Resume)
     await provider.resume(action.instance_id)
     return await world.ledger.move(record.key, State.PROVISIONING, Cause.USER, now)
+
+
+async def _bury(world: World, record: Record, move: Move) -> Record:
+    """It is gone; what it left (a folder, a security group) costs nothing but clutter and goes, too."""
+    instance_id = record.instance_id
+    record = await gone(world, record, move.cause, move.detail)
+    if instance_id is not None:
+        await world.provider(record.provider).terminate(instance_id)
+    return record
 
 
 async def _terminate(world: World, record: Record, action: Terminate) -> Record:

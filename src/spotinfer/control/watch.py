@@ -50,7 +50,7 @@ class Keeper:
         self._sample: Sample | None = None
 
     async def run(self) -> None:
-        """Raises only ``LedgerError``."""
+        """Raises nothing of ours: what cannot be asked or recorded now is tried again at the next look."""
         try:
             while self.record.state not in self._until:
                 await self._look()
@@ -79,10 +79,16 @@ class Keeper:
             self.status = await self._link.status()
         except ServerError as error:
             log.debug("%s: %s", self.record.name, error.message)
-            self.record = await reconcile(self._world, self.record)
+            await self._reconcile()
             return
         await self._take_sample(self.status)
         self._warn_of_budget(self.status)
+
+    async def _reconcile(self) -> None:
+        try:
+            self.record = await reconcile(self._world, self.record)
+        except LedgerError as error:
+            log.warning("%s: its state cannot be recorded: %s", self.record.name, error.message)
 
     async def _renew(self) -> None:
         lease, now = self.record.limits.lease, self._world.clock.now()

@@ -64,8 +64,9 @@ class Harness(ABC):
         """A machine that starts quickly. Its owner must be :attr:`owner`."""
 
     @abstractmethod
-    async def existing(self, provider: Provider) -> set[str]:
-        """The keys of all machines that really exist, seen past the adapter: processes, or the emulator's own state."""
+    async def existing(self, provider: Provider) -> Sequence[str]:
+        """The key of each machine that really exists, once a machine, seen past the adapter: processes, or the
+        emulator's own state."""
 
     def run(self, law: Callable[[], Awaitable[None]]) -> None:
         """Run a law on an event loop; override it for virtual time."""

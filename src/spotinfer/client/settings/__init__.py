@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ...core.errors import ConfigError, MissingCredentials, UnknownName
 from ...core.secret import Secret
 from . import toml, vault
-from .fields import BY_NAME, FIELDS, Field
+from .fields import BY_NAME, FIELDS, PREFIX, Field
 from .source import Found, Origin, Source
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Settings:
             if name not in BY_NAME:
                 raise UnknownName("setting", name, list(BY_NAME))
         environ = dict(os.environ)
+        _no_near_misses(environ)
         path = toml.config_path(environ)
         file = toml.read(path, list(BY_NAME))
         plain: dict[str, Any] = {}
@@ -198,6 +200,14 @@ def _find(
     if item.secret and item.name in file.in_keyring:
         return Found(None, Source(Origin.KEYRING, vault.SERVICE))
     return file.values.get(item.name)
+
+
+def _no_near_misses(environ: Mapping[str, str]) -> None:
+    """A misspelt ``SPOTINFER_BUDGET`` must not mean "no budget". Names that resemble none of ours are not ours."""
+    known = [PREFIX + name.upper() for name in (*BY_NAME, "config_file")]
+    for variable in environ:
+        if variable.startswith(PREFIX) and variable not in known and get_close_matches(variable, known, cutoff=0.9):
+            raise UnknownName("setting (in the environment)", variable, known, hint="`spotinfer config show` lists all")
 
 
 def _parsed(item: Field, found: Found) -> object:

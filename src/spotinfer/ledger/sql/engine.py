@@ -167,5 +167,5 @@ def _translate(error: Exception, location: Location) -> LedgerError:
         return LedgerError(
             f"the ledger {location} is locked ({reason})", hint="another program holds it open; close it and try again"
         )
-    hint = None if location.sqlite else "is the server up, and are address, user and password of the ledger's URL right?"
+    hint = None if location.sqlite else "is the server up, and are address, user and password in the URL right?"
     return LedgerError(f"the ledger {location} failed: {reason}", hint=hint)

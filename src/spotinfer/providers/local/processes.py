@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ import psutil
 from psutil import Process
 
 MARK = "SPOTINFER_KEY"
+NEWBORN_SECONDS, NEWBORN_LOOKS = 0.5, 5
 SAME_START = 2.0
 """Seconds by which a recorded creation time may differ: it is counted from the boot, whose time may be corrected."""
 
@@ -77,19 +79,25 @@ def survivors(key: str, leaders: Mapping[int, float | None], since: float) -> li
     made, in Unix seconds: an older process is a stranger.
     """
     sessions = {pid for pid, started in leaders.items() if not _is_stranger(pid, started, key)}
+    for _ in range(NEWBORN_LOOKS):
+        others = list(psutil.process_iter())
+        if not any(_is_newborn(process) for process in others):
+            break
+        time.sleep(0.02)
+    me = os.getpid()
     return [
         process
-        for process in _others()
-        if (_mark(process) == key or _in_session(process, sessions, since)) and _alive(process)
+        for process in others
+        if process.pid != me and (_mark(process) == key or _in_session(process, sessions, since)) and _alive(process)
     ]
 
 
 def holders(lock: Path) -> list[Process]:
     """Who has the agent's lock open: finds an engine that lost every other mark."""
     found = []
-    for process in _others():
+    for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            if any(file.path == str(lock) for file in process.open_files()):
+            if process.pid != os.getpid() and any(file.path == str(lock) for file in process.open_files()):
                 found.append(process)
     return found
 
@@ -107,9 +115,12 @@ def kill(processes: Iterable[Process]) -> None:
             process.kill()
 
 
-def _others() -> Iterable[Process]:
-    me = os.getpid()
-    return (process for process in psutil.process_iter() if process.pid != me)
+def _is_newborn(process: Process) -> bool:
+    """Whether its environment cannot be read yet: for a moment after a program was started it looks empty."""
+    try:
+        return not process.environ() and time.time() - process.create_time() < NEWBORN_SECONDS
+    except (psutil.Error, OSError):
+        return False
 
 
 def _alive(process: Process) -> bool:

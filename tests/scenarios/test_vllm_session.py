@@ -1,0 +1,337 @@
+"""vLLM for real, as a user has it: launch, clients, meter, command line, and every way in which it ends.
+
+`SPOTINFER_VLLM_PYTHON` names the Python that has it. A start takes half a minute: one server serves most tests, in the
+order of this file, and the one that ends it stands last of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import signal
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import anyio
+import openai
+import pytest
+
+from spotinfer import AsyncClient, Client, Server, Settings
+from spotinfer.core.errors import BadEngineOption, ConfigError, ServerError, SpotinferError, UnsupportedModel
+from spotinfer.core.model import LaunchSecrets, Phase
+from spotinfer.core.states import Cause, State
+from spotinfer.ledger.tags import tag
+from spotinfer.serving.access import client_context, issue
+from spotinfer.serving.tiny import tiny_model
+from spotinfer.serving.vllm import VllmEngine
+from spotinfer.serving.vllm_install import VARIABLE, find_vllm
+from support.agents import eventually
+from support.cli import CommandLine
+from support.owners import Counted, Family, Owner, Told, running_from
+from support.pauses import watched
+from support.strangers import ask, http_request
+
+FOUND = find_vllm()
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.skipif(isinstance(FOUND, str), reason=f"{FOUND}: set {VARIABLE}"),
+]
+HELLO: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+
+
+@dataclass(frozen=True)
+class Session:
+    place: Place
+    server: Server
+    owner: Owner
+    progress: str
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(tmp_path_factory.mktemp("vllm"))
+
+
+@pytest.fixture(scope="module")
+def session(place: Place) -> Iterator[Session]:
+    said = io.StringIO()
+    with Client(place.settings(), progress="plain") as client:
+        with contextlib.redirect_stderr(said):
+            server = client.launch("tiny", name="one")
+        yield Session(place, server, Owner(place.home, server, VllmEngine.metrics), said.getvalue())
+
+
+# --- tokens --------------------------------------------------------------------------------------------------------
+
+
+def test_it_began_with_the_probe_and_nothing_else(session: Session) -> None:
+    (probe,) = [cost.row for cost in session.server.meter.snapshot().rows]
+    assert probe.probe
+    assert Told.sum([probe]) == session.owner.counters()
+    assert session.server.meter.snapshot().requests == 0
+
+
+def test_the_phases_of_its_start_were_told_in_order(session: Session) -> None:
+    """The display says a phase once; polls are up to a second apart, so that not every short one is seen."""
+    told = [Phase(word) for word in re.findall(r"^spotinfer: one: (\w+): ", session.progress, re.MULTILINE)]
+    assert told == sorted(told, key=list(Phase).index), session.progress
+    assert told[0] is Phase.RENT
+    assert told[-1] is Phase.READY
+    assert Phase.WEIGHTS in told
+    assert {Phase.PROFILING, Phase.GRAPHS, Phase.PROBE} & set(told), session.progress
+
+
+def told(usage: openai.types.CompletionUsage | None) -> Told:
+    assert usage is not None
+    details = usage.prompt_tokens_details
+    return Told(usage.prompt_tokens, (details and details.cached_tokens) or 0, usage.completion_tokens)
+
+
+def requests(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A chat and a text completion. Their prompts share beginnings, so that the engine's cache is used."""
+    text = "Count with me. " * (number % 7 * 4) + f"From {number}."
+    length = {"model": "tiny", "max_tokens": 5 + number % 20}
+    return {**length, "messages": [{"role": "user", "content": text}]}, {**length, "prompt": text}
+
+
+STREAM: dict[str, Any] = {"stream": True}
+WITH_USAGE: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
+
+
+def test_every_answers_usage_is_metered(session: Session, note: Note) -> None:
+    counted = Counted(session.server, session.owner)
+    chat, text = requests(6)
+    client = session.server.client
+    said: list[Told | None] = []
+    for api, body in ((client.chat.completions, chat), (client.completions, text)):
+        said.append(told(api.create(**body).usage))
+        said.append(told(list(api.create(**body, **WITH_USAGE))[-1].usage))
+        assert all(chunk.choices and chunk.usage is None for chunk in api.create(**body, **STREAM))
+        said.append(None)
+    check(counted, said, note)
+
+
+def test_the_async_clients_too(session: Session, note: Note) -> None:
+    counted = Counted(session.server, session.owner)
+    chat, text = requests(5)
+    said: list[Told | None] = []
+
+    async def talk(client: openai.AsyncOpenAI) -> None:
+        for api, body in ((client.chat.completions, chat), (client.completions, text)):
+            said.append(told((await api.create(**body)).usage))
+            said.append(told([chunk async for chunk in await api.create(**body, **WITH_USAGE)][-1].usage))
+            async for chunk in await api.create(**body, **STREAM):
+                assert chunk.choices
+                assert chunk.usage is None
+            said.append(None)
+
+    in_a_loop(session, talk)
+    check(counted, said, note)
+
+
+def in_a_loop(session: Session, talk: Callable[[openai.AsyncOpenAI], Awaitable[None]]) -> None:
+    """``connect`` in an event loop of its own, and let go of the server afterwards."""
+
+    async def main() -> None:
+        async with AsyncClient(session.place.settings(), progress="none") as client:
+            async with await client.connect("one") as server:
+                await talk(server.aclient)
+
+    anyio.run(main)
+
+
+def check(counted: Counted, said: list[Told | None], note: Note) -> None:
+    """Each row is what its answer said (None: said nothing to the caller), and all together what the engine counted."""
+    rows = counted.rows
+    assert [(row.status, row.estimated) for row in rows] == [("ok", False)] * len(said)
+    for row, usage in zip(rows, said, strict=True):
+        assert usage is None or usage == Told.sum([row])
+    assert counted.metered == counted.grown
+    assert counted.grown.cached > 0, "else this proves nothing about cached tokens"
+    note("tokens", str(counted.grown))
+
+
+def test_32_concurrent_streams_agree_exactly(session: Session, note: Note) -> None:
+    counted = Counted(session.server, session.owner)
+    answers: dict[str, Told] = {}
+
+    async def stream(client: openai.AsyncOpenAI, number: int) -> None:
+        with tag(f"stream-{number}"):
+            options = WITH_USAGE if number % 2 else STREAM
+            async for chunk in await client.chat.completions.create(**requests(number)[0], **options):
+                assert chunk.choices or number % 2, "nobody sees a usage chunk that he did not ask for"
+                if chunk.usage is not None:
+                    answers[f"stream-{number}"] = told(chunk.usage)
+
+    async def talk(client: openai.AsyncOpenAI) -> None:
+        async with anyio.create_task_group() as tasks:
+            for number in range(32):
+                tasks.start_soon(stream, client, number)
+
+    in_a_loop(session, talk)
+    rows = {row.tag: row for row in counted.rows}
+    assert len(rows) == len(counted.rows) == 32
+    assert {(row.status, row.stream, row.estimated) for row in rows.values()} == {("ok", True, False)}
+    assert {name: Told.sum([rows[name]]) for name in answers} == answers
+    assert len(answers) == 16
+    assert counted.metered == counted.grown
+    assert counted.grown.generated == sum(requests(number)[0]["max_tokens"] for number in range(32))
+    note("tokens", str(counted.grown))
+
+
+def test_a_stream_that_is_closed_early_stops_the_engine_and_is_marked(session: Session) -> None:
+    """Only the engine knows what it generated until it noticed; ours is what arrived, and says that it is estimated."""
+    counted = Counted(session.server, session.owner)
+    body = {**requests(1)[0], "max_tokens": 1500}
+    with session.server.client.chat.completions.create(**body, **STREAM) as stream:
+        seen = [next(stream) for _ in range(10)]
+    (row,) = counted.rows
+    assert (row.status, row.estimated, row.http_status) == ("cancelled", True, 200)
+    assert len(seen) - 1 <= row.completion_tokens <= counted.grown.generated < 1500
+    assert row.prompt_tokens > 0
+    assert session.server.meter.snapshot().estimated == 1
+
+
+def test_a_caller_who_wants_usage_with_every_chunk_has_the_prompt_exactly(session: Session) -> None:
+    counted = Counted(session.server, session.owner)
+    body = {**requests(2)[0], "max_tokens": 1500}
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    with session.server.client.chat.completions.create(**body, stream=True, stream_options=options) as stream:
+        for _ in range(10):
+            last = next(stream)
+    (row,) = counted.rows
+    assert (row.status, row.estimated) == ("cancelled", True)
+    assert last.usage is not None
+    assert row.prompt_tokens == last.usage.prompt_tokens == counted.grown.prompt
+    assert last.usage.completion_tokens <= row.completion_tokens <= counted.grown.generated < 1500
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_the_engine_refuses_costs_no_token(session: Session, stream: bool) -> None:
+    counted = Counted(session.server, session.owner)
+    create = session.server.client.chat.completions.create
+    with pytest.raises(openai.BadRequestError):
+        create(**{**HELLO, "temperature": -1}, stream=stream)
+    with pytest.raises(openai.BadRequestError):
+        create(**{**HELLO, "messages": [{"role": "user", "content": "too long " * 3000}]}, stream=stream)
+    with pytest.raises(openai.NotFoundError):
+        create(**{**HELLO, "model": "another"}, stream=stream)
+    assert [(row.status, row.http_status) for row in counted.rows] == [("error", 400), ("error", 400), ("error", 404)]
+    assert counted.metered == counted.grown == Told(0, 0, 0)
+
+
+def test_the_local_proxy_serves_and_meters(session: Session) -> None:
+    counted = Counted(session.server, session.owner)
+    address = session.server.local_url()
+    key = address.key.reveal()
+    plain = json.loads(post(f"{address}/chat/completions", key, HELLO))
+    lines = post(f"{address}/chat/completions", key, {**HELLO, **WITH_USAGE}).decode().split("\n\n")
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        post(f"{address}/chat/completions", "sk-wrong", HELLO)
+    assert lines[-2:] == ["data: [DONE]", ""]
+    usages = [plain["usage"], json.loads(lines[-3].removeprefix("data: "))["usage"]]
+    assert [(row.prompt_tokens, row.completion_tokens) for row in counted.rows] == [
+        (usage["prompt_tokens"], usage["completion_tokens"]) for usage in usages
+    ]
+    assert counted.metered == counted.grown
+
+
+def post(url: str, key: str, body: dict[str, Any]) -> bytes:
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
+        content: bytes = answer.read()
+    return content
+
+
+# --- strangers -----------------------------------------------------------------------------------------------------
+
+MORE = ("/invocations", "/metrics", "/health", "/docs", "/redoc", "/openapi.json", "/tokenize", "/")
+"""Asked for besides what the description lists, which leaves some out."""
+CHAT = json.dumps(HELLO).encode()
+
+
+@pytest.fixture(scope="module")
+def doors(session: Session) -> list[tuple[str, str]]:
+    """Every method of every path that vLLM describes, and GET and POST of them all."""
+    described = session.owner.get("/openapi.json").json()["paths"]
+    found = {(method.upper(), path) for path, methods in described.items() for method in methods}
+    found |= {(method, path) for path in (*described, *MORE) for method in ("GET", "POST")}
+    assert len(described) > 15
+    return sorted((method, re.sub(r"\{\w+\}", "x", path)) for method, path in found)
+
+
+def test_a_stranger_gets_no_answer_on_any_path(
+    session: Session, doors: list[tuple[str, str]], tmp_path: Path, note: Note
+) -> None:
+    """All with the right key, asking for a chat; the owner gets an answer at every one of these doors."""
+    owner = session.owner
+    before = owner.counters()
+    answered = []
+    for kind, context in strangers(owner.secrets, tmp_path).items():
+        for method, path in doors:
+            heard = ask(owner.address, http_request(method, path, owner.headers, CHAT), context, owner.secrets.dns_name)
+            if b"HTTP/" in heard.content or (context is not None and heard.content):
+                answered.append((kind, method, path, heard))
+    tried = f"{len({path for _, path in doors})} paths, {len(doors)} methods of them, {len(KINDS)} kinds of strangers"
+    assert not answered, f"{len(answered)} answers ({tried}): {answered[:3]}"
+    assert owner.counters() == before, tried
+    for method, path in doors:
+        request = http_request(method, path, owner.headers, b"{")
+        assert ask(owner.address, request, owner.context, owner.secrets.dns_name).status is not None, (method, path)
+    note("strangers", f"{tried}: {len(doors) * len(KINDS)} requests, 0 answers")
+
+
+def test_the_certificate_alone_is_not_enough(
+    session: Session, doors: list[tuple[str, str]], note: Note
+) -> None:
+    owner = session.owner
+    guarded = [(method, path) for method, path in doors if path.startswith("/v1/")]
+    for headers in ({}, {"Authorization": "Bearer sk-wrong"}):
+        for method, path in guarded:
+            heard = ask(owner.address, http_request(method, path, headers, CHAT), owner.context, owner.secrets.dns_name)
+            assert heard.status == 401, (method, path, heard)
+    assert len(guarded) > 10
+    note("without the key", f"{len(guarded)} methods of /v1 paths, no or a wrong key: all 401")
+
+
+# --- the command line, and a clean end --------------------------------------------------------------------------------
+
+
+def test_the_command_line_sees_it(session: Session) -> None:
+    spotinfer, server = session.place.spotinfer, session.server
+    (shown,) = spotinfer("ls", "--json").json
+    assert (shown["name"], shown["key"], shown["state"]) == ("one", server.key, "ready")
+    assert (shown["engine"], shown["model"], shown["endpoint"]) == ("vllm", "tiny", str(server.endpoint))
+    lines = spotinfer("logs", "one", "--tail", "500").out
+    assert "Application startup complete" in lines
+    assert session.owner.secrets.api_key.reveal() not in lines
+    cost, ours = spotinfer("cost", "one", "--json").json, server.meter.snapshot()
+    for name in ("requests", "prompt_tokens", "completion_tokens", "cached_tokens", "estimated"):
+        assert cost[name] == getattr(ours, name) > 0
+    assert (cost["owned"], cost["accrued"]) == (True, None)
+
+
+def test_terminate_leaves_nothing(session: Session, note: Note) -> None:
+    family = Family(session.server.key)
+    assert any("EngineCore" in name for name in family.names)
+    session.server.client.chat.completions.create(**HELLO)
+    began = time.monotonic()
+    session.server.terminate()
+    note("seconds to terminate", round(time.monotonic() - began, 1))
+    assert (session.server.state, session.server.cause) == (State.TERMINATED, Cause.USER)
+    assert family.living() == running_from(session.place.folder) == []
+    assert session.place.spotinfer("ls", "--json").json == []
+    assert not list(session.place.home.glob("keys/*")), "its keys are of no use any more"
