@@ -87,7 +87,7 @@ def contracts(session: nox.Session) -> None:
 def crashpoints(session: nox.Session) -> None:
     """Ctrl-C, SIGTERM and kill -9 in every phase of a launch; afterwards nothing may run."""
     session.install(".[local,postgres]", *group("test"))
-    run_pytest(session, "-m", "not vllm", "tests/scenarios")
+    run_pytest(session, "-m", "not vllm", "tests/scenarios/test_crashpoints.py")
 
 
 @nox.session

@@ -19,6 +19,7 @@ import asyncio
 import gc
 import json
 import multiprocessing
+import os
 import random
 import sqlite3
 import statistics
@@ -105,6 +106,7 @@ def _llama_main(pipe: Any) -> None:
 
     from spotinfer.serving.tiny import tiny_model
 
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # its log has several lines for every request
     with tempfile.TemporaryDirectory() as folder:
         params = xllamacpp.CommonParams()
         params.model.path = str(tiny_model(Path(folder, "tiny.gguf"), format="gguf", context=8192))

@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from spotinfer.cli.commands import COMMANDS, execute
+from spotinfer.cli.parser import UsageError
+from spotinfer.core.errors import SpotinferError
 from support.cli import PROGRAM, CommandLine
 
 
@@ -21,9 +24,16 @@ def spotinfer(tmp_path: Path) -> CommandLine:
     return CommandLine(tmp_path)
 
 
-def test_help_names_every_command(spotinfer: CommandLine) -> None:
-    from spotinfer.cli.commands import COMMANDS
+@pytest.fixture
+def own_home(spotinfer: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same surroundings for a command that runs in this process."""
+    for name in os.environ.keys() - spotinfer.environment.keys():
+        monkeypatch.delenv(name)
+    for name, value in spotinfer.environment.items():
+        monkeypatch.setenv(name, value)
 
+
+def test_help_names_every_command(spotinfer: CommandLine) -> None:
     answer = spotinfer("--help")
     assert answer.status == 0
     for name, help in COMMANDS.items():
@@ -51,13 +61,19 @@ def test_version(spotinfer: CommandLine) -> None:
         (["terminate", "one", "--all"], "say which server to end, or --all"),
     ],
 )
-def test_wrong_usage(spotinfer: CommandLine, arguments: list[str], message: str) -> None:
-    answer = spotinfer(*arguments)
-    assert (answer.status, answer.out) == (2, "")
-    assert answer.err.startswith("error: ")
-    assert message in answer.err
-    assert "--help" in answer.err.splitlines()[-1]
-    assert "Traceback" not in answer.err
+def test_wrong_usage(arguments: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        execute(arguments)
+    assert message in caught.value.message
+    assert caught.value.hint.endswith("--help")
+
+
+def test_wrong_usage_is_status_2(spotinfer: CommandLine) -> None:
+    answer = spotinfer("ls", "--josn")
+    expected = "error: there is no option --josn (did you mean --json?)\nhint:  spotinfer ls --help\n"
+    assert (answer.status, answer.out, answer.err) == (2, "", expected)
+    answer = spotinfer("lz", "--json")
+    assert (answer.status, json.loads(answer.err)["error"]) == (2, "usage")
 
 
 @pytest.mark.parametrize(
@@ -77,18 +93,21 @@ def test_wrong_usage(spotinfer: CommandLine, arguments: list[str], message: str)
         (["terminate", "nobody"], "unknown_name", "nobody"),
     ],
 )
-def test_errors_have_a_code_and_a_hint(spotinfer: CommandLine, arguments: list[str], code: str, message: str) -> None:
-    answer = spotinfer(*arguments, "--json")
-    assert (answer.status, answer.out) == (1, "")
-    fault = json.loads(answer.err.splitlines()[-1])
-    assert fault["error"] == code
-    assert message in fault["message"]
-    assert fault["hint"]
+def test_errors_have_a_code_and_a_hint(own_home: None, arguments: list[str], code: str, message: str) -> None:
+    with pytest.raises(SpotinferError) as caught:
+        execute([*arguments, "--json"])
+    assert caught.value.code == code
+    assert message in caught.value.message
+    assert caught.value.hint
 
 
 def test_an_error_for_people_is_a_line_and_a_hint(spotinfer: CommandLine) -> None:
     answer = spotinfer("terminate", "nobody")
+    assert answer.status == 1
     assert answer.err == "error: no live server is called 'nobody'\nhint:  nothing runs; spotinfer ls --all\n"
+    answer = spotinfer("terminate", "nobody", "--json")
+    assert (answer.status, answer.out) == (1, "")
+    assert set(json.loads(answer.err)) == {"error", "message", "hint"}
 
 
 def test_nothing_runs(spotinfer: CommandLine) -> None:

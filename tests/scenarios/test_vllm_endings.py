@@ -17,6 +17,7 @@ from spotinfer.core.errors import BadEngineOption, ConfigError, ServerError, Spo
 from spotinfer.serving.tiny import tiny_model
 from spotinfer.serving.vllm_install import VARIABLE, find_vllm
 from support.agents import eventually
+from support.notes import note
 from support.owners import Family, running_from
 from support.pauses import watched
 from support.places import Place
@@ -67,18 +68,18 @@ def test_an_owner_who_is_killed_leaves_what_connect_finds_and_reap_ends(place: P
 
 
 def test_a_start_by_hand_shows_life_and_its_engine_dies_with_a_killed_agent(
-    place: Place, note: Note
+    place: Place, request: pytest.FixtureRequest
 ) -> None:
     shown, longest = watched(place.spotinfer, "launch", "tiny", "--name", "by-hand", timeout=240)
     assert "by-hand: tiny on vllm" in shown
     assert longest < 2.0, f"{longest:.1f} s without a sign of life"
-    note("longest pause on the terminal", round(longest, 2))
+    note(request, "longest pause on the terminal", round(longest, 2))
     family = Family(place.record("by-hand")["key"])
     assert any("EngineCore" in name for name in family.names)
     family.agent.kill()
     began = time.monotonic()
     eventually(lambda: not family.living(), 10)
-    note("seconds until the engine was gone", round(time.monotonic() - began, 1))
+    note(request, "seconds until the engine was gone", round(time.monotonic() - began, 1))
     assert place.spotinfer("ls", "--json").json == []
     assert place.record("by-hand")["state"] == "terminated"
     assert running_from(place.folder) == []

@@ -1,4 +1,4 @@
-"""vLLM for real, as a user has it: launch, clients, meter, command line, and every way in which it ends.
+"""vLLM for real, as a user has it: launch, clients, meter, strangers, command line, and a clean end.
 
 `SPOTINFER_VLLM_PYTHON` names the Python that has it. A start takes half a minute: one server serves most tests, in the
 order of this file, and the one that ends it stands last of them.
@@ -9,18 +9,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import re
-import signal
-import ssl
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +23,16 @@ import anyio
 import openai
 import pytest
 
-from spotinfer import AsyncClient, Client, Server, Settings
-from spotinfer.core.errors import BadEngineOption, ConfigError, ServerError, SpotinferError, UnsupportedModel
-from spotinfer.core.model import LaunchSecrets, Phase
+from spotinfer import AsyncClient, Client, Server
+from spotinfer.core.model import Phase
 from spotinfer.core.states import Cause, State
 from spotinfer.ledger.tags import tag
-from spotinfer.serving.access import client_context, issue
-from spotinfer.serving.tiny import tiny_model
 from spotinfer.serving.vllm import VllmEngine
 from spotinfer.serving.vllm_install import VARIABLE, find_vllm
-from support.agents import eventually
-from support.cli import CommandLine
+from support.notes import note
 from support.owners import Counted, Family, Owner, Told, running_from
-from support.pauses import watched
-from support.strangers import ask, http_request
+from support.places import Place
+from support.strangers import KINDS, ask, http_request, strangers
 
 FOUND = find_vllm()
 pytestmark = [
@@ -79,7 +70,7 @@ def session(place: Place) -> Iterator[Session]:
 def test_it_began_with_the_probe_and_nothing_else(session: Session) -> None:
     (probe,) = [cost.row for cost in session.server.meter.snapshot().rows]
     assert probe.probe
-    assert Told.sum([probe]) == session.owner.counters()
+    assert Told.sum([probe]) == Told(*session.owner.counters())
     assert session.server.meter.snapshot().requests == 0
 
 
@@ -110,7 +101,7 @@ STREAM: dict[str, Any] = {"stream": True}
 WITH_USAGE: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
 
 
-def test_every_answers_usage_is_metered(session: Session, note: Note) -> None:
+def test_every_answers_usage_is_metered(session: Session, request: pytest.FixtureRequest) -> None:
     counted = Counted(session.server, session.owner)
     chat, text = requests(6)
     client = session.server.client
@@ -120,10 +111,10 @@ def test_every_answers_usage_is_metered(session: Session, note: Note) -> None:
         said.append(told(list(api.create(**body, **WITH_USAGE))[-1].usage))
         assert all(chunk.choices and chunk.usage is None for chunk in api.create(**body, **STREAM))
         said.append(None)
-    check(counted, said, note)
+    check(counted, said, request)
 
 
-def test_the_async_clients_too(session: Session, note: Note) -> None:
+def test_the_async_clients_too(session: Session, request: pytest.FixtureRequest) -> None:
     counted = Counted(session.server, session.owner)
     chat, text = requests(5)
     said: list[Told | None] = []
@@ -138,21 +129,20 @@ def test_the_async_clients_too(session: Session, note: Note) -> None:
             said.append(None)
 
     in_a_loop(session, talk)
-    check(counted, said, note)
+    check(counted, said, request)
 
 
 def in_a_loop(session: Session, talk: Callable[[openai.AsyncOpenAI], Awaitable[None]]) -> None:
     """``connect`` in an event loop of its own, and let go of the server afterwards."""
 
     async def main() -> None:
-        async with AsyncClient(session.place.settings(), progress="none") as client:
-            async with await client.connect("one") as server:
-                await talk(server.aclient)
+        async with AsyncClient(session.place.settings(), progress="none") as client, await client.connect("one") as own:
+            await talk(own.aclient)
 
     anyio.run(main)
 
 
-def check(counted: Counted, said: list[Told | None], note: Note) -> None:
+def check(counted: Counted, said: list[Told | None], request: pytest.FixtureRequest) -> None:
     """Each row is what its answer said (None: said nothing to the caller), and all together what the engine counted."""
     rows = counted.rows
     assert [(row.status, row.estimated) for row in rows] == [("ok", False)] * len(said)
@@ -160,10 +150,10 @@ def check(counted: Counted, said: list[Told | None], note: Note) -> None:
         assert usage is None or usage == Told.sum([row])
     assert counted.metered == counted.grown
     assert counted.grown.cached > 0, "else this proves nothing about cached tokens"
-    note("tokens", str(counted.grown))
+    note(request, "tokens", str(counted.grown))
 
 
-def test_32_concurrent_streams_agree_exactly(session: Session, note: Note) -> None:
+def test_32_concurrent_streams_agree_exactly(session: Session, request: pytest.FixtureRequest) -> None:
     counted = Counted(session.server, session.owner)
     answers: dict[str, Told] = {}
 
@@ -188,7 +178,7 @@ def test_32_concurrent_streams_agree_exactly(session: Session, note: Note) -> No
     assert len(answers) == 16
     assert counted.metered == counted.grown
     assert counted.grown.generated == sum(requests(number)[0]["max_tokens"] for number in range(32))
-    note("tokens", str(counted.grown))
+    note(request, "tokens", str(counted.grown))
 
 
 def test_a_stream_that_is_closed_early_stops_the_engine_and_is_marked(session: Session) -> None:
@@ -206,9 +196,9 @@ def test_a_stream_that_is_closed_early_stops_the_engine_and_is_marked(session: S
 
 def test_a_caller_who_wants_usage_with_every_chunk_has_the_prompt_exactly(session: Session) -> None:
     counted = Counted(session.server, session.owner)
-    body = {**requests(2)[0], "max_tokens": 1500}
     options = {"include_usage": True, "continuous_usage_stats": True}
-    with session.server.client.chat.completions.create(**body, stream=True, stream_options=options) as stream:
+    body: dict[str, Any] = {**requests(2)[0], "max_tokens": 1500, "stream": True, "stream_options": options}
+    with session.server.client.chat.completions.create(**body) as stream:
         for _ in range(10):
             last = next(stream)
     (row,) = counted.rows
@@ -221,7 +211,7 @@ def test_a_caller_who_wants_usage_with_every_chunk_has_the_prompt_exactly(sessio
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_the_engine_refuses_costs_no_token(session: Session, stream: bool) -> None:
     counted = Counted(session.server, session.owner)
-    create = session.server.client.chat.completions.create
+    create: Any = session.server.client.chat.completions.create
     with pytest.raises(openai.BadRequestError):
         create(**{**HELLO, "temperature": -1}, stream=stream)
     with pytest.raises(openai.BadRequestError):
@@ -274,28 +264,32 @@ def doors(session: Session) -> list[tuple[str, str]]:
 
 
 def test_a_stranger_gets_no_answer_on_any_path(
-    session: Session, doors: list[tuple[str, str]], tmp_path: Path, note: Note
+    session: Session, doors: list[tuple[str, str]], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """All with the right key, asking for a chat; the owner gets an answer at every one of these doors."""
     owner = session.owner
     before = owner.counters()
-    answered = []
-    for kind, context in strangers(owner.secrets, tmp_path).items():
-        for method, path in doors:
-            heard = ask(owner.address, http_request(method, path, owner.headers, CHAT), context, owner.secrets.dns_name)
-            if b"HTTP/" in heard.content or (context is not None and heard.content):
-                answered.append((kind, method, path, heard))
+    heard = {
+        (kind, method, path): ask(
+            owner.address, http_request(method, path, owner.headers, CHAT), context, owner.secrets.dns_name
+        )
+        for kind, context in strangers(owner.secrets, tmp_path).items()
+        for method, path in doors
+    }
+    answered = [door for door, reply in heard.items() if reply.answered]
     tried = f"{len({path for _, path in doors})} paths, {len(doors)} methods of them, {len(KINDS)} kinds of strangers"
     assert not answered, f"{len(answered)} answers ({tried}): {answered[:3]}"
+    refusals = Counter(f"{kind}: {reply.refusal or 'closed'}" for (kind, _, _), reply in heard.items())
+    assert not [text for text in refusals if "CERTIFICATE_VERIFY_FAILED" in text], "it was we who refused the server"
     assert owner.counters() == before, tried
     for method, path in doors:
-        request = http_request(method, path, owner.headers, b"{")
-        assert ask(owner.address, request, owner.context, owner.secrets.dns_name).status is not None, (method, path)
-    note("strangers", f"{tried}: {len(doors) * len(KINDS)} requests, 0 answers")
+        broken = http_request(method, path, owner.headers, b"{")
+        assert ask(owner.address, broken, owner.context, owner.secrets.dns_name).status is not None, (method, path)
+    note(request, "strangers", f"{tried}: {len(heard)} requests, 0 answers; {dict(refusals)}")
 
 
 def test_the_certificate_alone_is_not_enough(
-    session: Session, doors: list[tuple[str, str]], note: Note
+    session: Session, doors: list[tuple[str, str]], request: pytest.FixtureRequest
 ) -> None:
     owner = session.owner
     guarded = [(method, path) for method, path in doors if path.startswith("/v1/")]
@@ -304,7 +298,7 @@ def test_the_certificate_alone_is_not_enough(
             heard = ask(owner.address, http_request(method, path, headers, CHAT), owner.context, owner.secrets.dns_name)
             assert heard.status == 401, (method, path, heard)
     assert len(guarded) > 10
-    note("without the key", f"{len(guarded)} methods of /v1 paths, no or a wrong key: all 401")
+    note(request, "without the key", f"{len(guarded)} methods of /v1 paths, no or a wrong key: all 401")
 
 
 # --- the command line, and a clean end --------------------------------------------------------------------------------
@@ -324,13 +318,13 @@ def test_the_command_line_sees_it(session: Session) -> None:
     assert (cost["owned"], cost["accrued"]) == (True, None)
 
 
-def test_terminate_leaves_nothing(session: Session, note: Note) -> None:
+def test_terminate_leaves_nothing(session: Session, request: pytest.FixtureRequest) -> None:
     family = Family(session.server.key)
     assert any("EngineCore" in name for name in family.names)
     session.server.client.chat.completions.create(**HELLO)
     began = time.monotonic()
     session.server.terminate()
-    note("seconds to terminate", round(time.monotonic() - began, 1))
+    note(request, "seconds to terminate", round(time.monotonic() - began, 1))
     assert (session.server.state, session.server.cause) == (State.TERMINATED, Cause.USER)
     assert family.living() == running_from(session.place.folder) == []
     assert session.place.spotinfer("ls", "--json").json == []

@@ -42,7 +42,10 @@ class Owner:
         """Over a connection that is closed at once: one that stays open would delay the engine's end."""
         host, port = self.address
         with httpx2.Client(verify=self.context, trust_env=False, timeout=60, headers=self.headers) as client:
-            return client.get(f"https://{host}:{port}{path}", extensions={"sni_hostname": self.secrets.dns_name})
+            answer: httpx2.Response = client.get(
+                f"https://{host}:{port}{path}", extensions={"sni_hostname": self.secrets.dns_name}
+            )
+        return answer
 
     def counters(self) -> Tokens:
         """Once the engine has nothing to do and its counters stand still."""

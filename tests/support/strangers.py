@@ -15,6 +15,7 @@ from spotinfer.core.model import LaunchSecrets
 from spotinfer.serving.access import client_context, issue
 
 TIMEOUT = 20.0
+TLS_ALERT = b"\x15\x03"
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,11 @@ class Heard:
 
     content: bytes
     refusal: str
+
+    @property
+    def answered(self) -> bool:
+        """Whether anything was said but the alert with which TLS refuses one who does not speak it."""
+        return bool(self.content) and not self.content.startswith(TLS_ALERT)
 
     @property
     def status(self) -> int | None:

@@ -42,9 +42,7 @@ def show(infos: list[ServerInfo]) -> None:
     from ..client.durations import format_duration
     from . import output
 
-    table = output.table(
-        "NAME", "STATE", "MODEL", "ENGINE", "PROVIDER", "AGE", "COST", "ENDS AT", right=("AGE", "COST")
-    )
+    table = output.table("NAME", "STATE", "MODEL", "ENGINE", "PROVIDER", "AGE", "COST", "ENDS", right=("AGE", "COST"))
     for info in infos:
         record = info.record
         table.add_row(

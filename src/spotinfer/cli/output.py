@@ -59,7 +59,10 @@ def table(*columns: str, right: Sequence[str] = ()) -> Table:
     for column in columns:  # where it is narrow the last one breaks, and no name is cut
         last = column == columns[-1]
         result.add_column(
-            column, justify="right" if column in right else "left", no_wrap=not last, overflow="fold" if last else None
+            column,
+            justify="right" if column in right else "left",
+            no_wrap=not last,
+            overflow="fold" if last else "ellipsis",
         )
     return result
 

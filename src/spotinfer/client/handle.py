@@ -31,6 +31,7 @@ class ServerHandle:
         self._lock = threading.Lock()
         self._client: openai.OpenAI | None = None
         self._aclient: openai.AsyncOpenAI | None = None
+        house.knows(self)
         self.meter = Meter(held.ledger, keys=[held.record.key])
         """What this server has cost and done; reads the ledger, so other processes' requests are in it too."""
 
@@ -105,14 +106,20 @@ class ServerHandle:
                 hint=f'in the child, use spotinfer.connect("{self.name}")',
             )
 
-    def _close_clients(self) -> None:
+    def close_clients(self) -> None:
+        """Of this process: a forked child leaves its parent's connections alone."""
+        if self._inherited:
+            return
         with self._lock:
             client, self._client = self._client, None
         if client is not None:
             client.close()
 
-    async def _aclose_clients(self) -> None:
-        self._close_clients()
+    async def aclose_clients(self) -> None:
+        """:meth:`close_clients`, and the async one."""
+        self.close_clients()
+        if self._inherited:
+            return
         with self._lock:
             aclient, self._aclient = self._aclient, None
         if aclient is not None:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakSet
 
 import anyio
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from ..ledger.meter import Meter
     from ..planning.plan import Plan
+    from .handle import ServerHandle
 
 T = TypeVar("T")
 
@@ -41,6 +43,7 @@ class House:
         self._session: Session | None = None
         self._manager: AbstractContextManager[Session] | None = None
         self._pid = 0
+        self._handles: WeakSet[ServerHandle] = WeakSet()
 
     @property
     def settings(self) -> Settings:
@@ -56,14 +59,22 @@ class House:
             atexit.register(self.close)
         return self._session
 
+    def knows(self, handle: ServerHandle) -> None:
+        """Its OpenAI clients are closed with this house: their requests could not be metered afterwards."""
+        self._handles.add(handle)
+
     def close(self) -> None:
         """End the attached servers and close everything. Repeatable; opens again when it is used again."""
+        for handle in list(self._handles):
+            handle.close_clients()
         manager, self._manager, self._session = self._manager, None, None
         atexit.unregister(self.close)
         if manager is not None and self._pid == os.getpid():
             manager.__exit__(None, None, None)
 
     async def aclose(self) -> None:
+        for handle in list(self._handles):
+            await handle.aclose_clients()
         await anyio.to_thread.run_sync(self.close)
 
     def call(self, work: Callable[[Session], Awaitable[T]]) -> T:

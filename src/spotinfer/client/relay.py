@@ -32,8 +32,8 @@ class LocalProxy:
     def __init__(
         self, upstream: Upstream, *, port: int = 0, key: Secret | None = None, max_body: int = 64 * 1024 * 1024
     ) -> None:
-        if type(port) is not int or not 0 <= port <= 65535:
-            raise ConfigError(f"{port!r} is no port number", hint="1 to 65535, or 0 for any free one")
+        if not isinstance(port, int) or not 0 <= port <= 65535:
+            raise ConfigError(f"{port} is no port number", hint="1 to 65535, or 0 for any free one")
         self.key = key or Secret(secrets.token_urlsafe(32))
         self.max_body = max_body
         self._upstream = upstream

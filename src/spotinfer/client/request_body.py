@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 _ASK = b',"stream_options":{"include_usage":true}}'
@@ -53,7 +54,7 @@ def _ends(body: bytes) -> dict[str, object] | None:
     head = _HEAD.match(body)
     if head is None or not _UTF8.match(body):
         return None
-    params = _object(head[0].rstrip(b", \t\r\n") + b"}")
+    params = _beginning(head[0])
     if params is None:
         return None
     for key, quoted in _WANTED:
@@ -66,6 +67,12 @@ def _ends(body: bytes) -> dict[str, object] | None:
                 return None
             params = {**rest, **params}
     return params
+
+
+@lru_cache(maxsize=32)
+def _beginning(head: bytes) -> dict[str, object] | None:
+    """Cached, because requests of one program begin alike. Not to be changed."""
+    return _object(head.rstrip(b", \t\r\n") + b"}")
 
 
 def _from_key(body: bytes, at: int) -> dict[str, object] | None:

@@ -28,7 +28,6 @@ from ..ledger.keys import FileKeyStore
 from ..ledger.store import SqlLedger, open_ledger
 from .held import Held, LocalUrl
 from .options import LaunchRequest, check_grace, check_tail, default_name
-from .planner import make_plan
 from .server_info import ServerInfo, describe
 from .settings import Settings
 from .wiring import Loaded, build_world
@@ -93,6 +92,8 @@ class Session:
     # --- launching -------------------------------------------------------------------------------------------------
 
     async def plan(self, model: str, request: LaunchRequest) -> Plan:
+        from .planner import make_plan  # on use: `ls` needs no engines
+
         return await make_plan(self.world, self.settings, model, request)
 
     async def launch(self, model: str | Plan, request: LaunchRequest, listener: ProgressListener) -> tuple[Held, bool]:

@@ -60,7 +60,7 @@ def build_world(settings: Settings, ledger: SqlLedger, keystore: FileKeyStore) -
         return registry.load_provider(name).from_options(settings.provider_options(name), clock=clock)
 
     def engine(name: str) -> Engine:
-        return registry.load_engine(name)()
+        return registry.load_engine(name)(**settings.engine_options(name))
 
     def open_link(instance: Instance, secrets: LaunchSecrets) -> MachineLink:
         from ..serving.access import client_context

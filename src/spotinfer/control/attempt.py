@@ -14,6 +14,7 @@ from ..core.states import Cause, State
 from ..planning.plan import Candidate
 from .boot import instance_spec
 from .ending import end, gone
+from .reconcile import reconcile
 from .report import Reporter
 from .world import World
 
@@ -153,6 +154,11 @@ class Attempt:
     async def _check_alive(self, instance: Instance | None) -> None:
         if instance is not None and instance.state is not State.TERMINATED:
             return
+        if instance is not None and instance.cause not in (None, Cause.ENGINE_FAILED):
+            raise StartFailed(
+                f"the machine ended itself ({instance.cause}) before the engine was ready",
+                hint="a longer limit (max_age, budget, idle_timeout) lets it finish",
+            )
         lines = await self.provider.logs(instance.id, LOG_TAIL) if instance is not None else []
         if lines:
             raise self.engine.diagnose(lines, None)
@@ -167,6 +173,10 @@ class Attempt:
         """End whatever this attempt rented. Called under a shield."""
         self.reporter(Phase.END, f"ending what was rented ({cause})")
         record = await self.world.ledger.record(self.record.key) or self.record
+        if record.instance_id is not None:
+            record = await reconcile(self.world, record)  # it may have told a better cause for its end
+        if not record.live:
+            return
         if record.instance_id is None and not self.may_exist:
             await gone(self.world, record, cause)
         else:

@@ -67,9 +67,11 @@ def split(total: Decimal, weights: Sequence[Decimal | int | float], quantum: Dec
 
 def usd(amount: Decimal, *, digits: int | None = None) -> str:
     """``$1.23``; small amounts keep enough digits to say something (``$0.000042``)."""
-    if digits is None:
-        digits = 2 if amount == 0 or abs(amount) >= 1 else min(9, max(4, 1 - amount.adjusted()))
-    return f"${amount:,.{digits}f}"
+    if digits is not None:
+        return f"${amount:,.{digits}f}"
+    wanted = 2 if amount == 0 or abs(amount) >= 1 else min(9, max(4, 1 - amount.adjusted()))
+    whole, _, fraction = f"{amount:,.{wanted}f}".partition(".")
+    return f"${whole}.{fraction[:2]}{fraction[2:].rstrip('0')}"
 
 
 def per_million(amount: Decimal, tokens: int) -> Decimal | None:

@@ -37,11 +37,11 @@ class ProviderClass(Protocol):
 
 
 class EngineClass(Protocol):
-    """What an entry point under ``spotinfer.engines`` must name: engines hold no state."""
+    """What an entry point under ``spotinfer.engines`` must name: engines hold no state but their options."""
 
     name: str
 
-    def __call__(self) -> Engine: ...
+    def __call__(self, **options: str) -> Engine: ...
 
 
 def provider_names() -> list[str]:

@@ -18,6 +18,8 @@ from ..core.states import Cause
 TIMEOUT = httpx2.Timeout(10.0, connect=5.0)
 PROBE_TIMEOUT = httpx2.Timeout(60.0, connect=5.0)
 """The first token may still compile kernels."""
+ONCE = {"Connection": "close"}
+"""To the engine: one that ends waits for its connections, and over TLS an idle one keeps vLLM for its whole grace."""
 
 
 class HttpLink:
@@ -63,10 +65,10 @@ class HttpLink:
     async def probe(self, model: str) -> Probed:
         """``/health`` first, which is cheap; then one token, since an engine may be healthy and yet unable to."""
         key = self._secrets.api_key.reveal()
-        await self._ask("GET", f"{self._engine}/health", key)
+        await self._ask("GET", f"{self._engine}/health", key, more=ONCE)
         body = {"model": model, "prompt": "Hello", "max_tokens": 1, "temperature": 0}
         started = self._clock.now()
-        answer = await self._ask("POST", f"{self._engine}/v1/completions", key, body, PROBE_TIMEOUT)
+        answer = await self._ask("POST", f"{self._engine}/v1/completions", key, body, PROBE_TIMEOUT, ONCE)
         return _read_probe(_parse(answer), started, self._clock.now())
 
     async def aclose(self) -> None:
@@ -76,14 +78,20 @@ class HttpLink:
         return _parse(await self._ask(method, self._agent + path, self._secrets.agent_secret.reveal(), body))
 
     async def _ask(
-        self, method: str, url: str, bearer: str, body: object = None, timeout: httpx2.Timeout = TIMEOUT
+        self,
+        method: str,
+        url: str,
+        bearer: str,
+        body: object = None,
+        timeout: httpx2.Timeout = TIMEOUT,
+        more: Mapping[str, str] | None = None,
     ) -> httpx2.Response:
         try:
             response = await self._client.request(
                 method,
                 url,
                 json=body,
-                headers={"Authorization": f"Bearer {bearer}"},
+                headers={"Authorization": f"Bearer {bearer}", **(more or {})},
                 timeout=timeout,
                 extensions={"sni_hostname": self._secrets.dns_name},
             )

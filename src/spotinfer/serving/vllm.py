@@ -30,7 +30,10 @@ QUIET: Mapping[str, str] = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 
 
 class VllmEngine:
-    """Implements :class:`~spotinfer.core.protocols.Engine`. ``EngineSettings.extra`` are options of ``vllm serve``."""
+    """Implements :class:`~spotinfer.core.protocols.Engine`. ``EngineSettings.extra`` are options of ``vllm serve``.
+
+    ``python`` is the interpreter in whose environment vLLM is on this computer (the setting ``vllm_python``).
+    """
 
     name: ClassVar[str] = "vllm"
     format: ClassVar[str] = "safetensors"
@@ -44,6 +47,9 @@ class VllmEngine:
         prompt_includes_cached=True,
     )
 
+    def __init__(self, python: str | None = None) -> None:
+        self._python = python
+
     def unavailable(self, model: Model, host: Host) -> str | None:
         if model.format == "gguf":
             return "vLLM does not read GGUF files (a plug-in of vLLM would)"
@@ -51,12 +57,12 @@ class VllmEngine:
             if model.format == "hub":
                 return None
             return f"a rented machine cannot see {model.path or model.source}, which is on this computer"
-        found = find_vllm()
+        found = find_vllm(self._python)
         return found if isinstance(found, str) else None
 
     def command(self, model: Model, settings: EngineSettings, host: Host, api_key: str) -> EngineCommand:
         """Raises :class:`ConfigError` where vLLM is not installed."""
-        found = find_vllm() if host.local else Installation(argv=("vllm",), version=VERSION)
+        found = find_vllm(self._python) if host.local else Installation(argv=("vllm",), version=VERSION)
         if isinstance(found, str):
             raise ConfigError(found, hint="`spotinfer doctor` shows which engines are here")
         if model.format == "tiny" and model.path is None:

@@ -40,9 +40,9 @@ class Installation:
     cpu: bool = False
 
 
-def find_vllm() -> Installation | str:
-    """The installation, or why there is none."""
-    python = os.environ.get(VARIABLE)
+def find_vllm(python: str | None = None) -> Installation | str:
+    """The installation, or why there is none. ``python`` stands before what the environment names."""
+    python = python or os.environ.get(VARIABLE)
     if python:
         return _in_python(python)
     here = {name: version for name in DISTRIBUTIONS if (version := _version_here(name))}

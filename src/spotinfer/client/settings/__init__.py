@@ -146,6 +146,10 @@ class Settings:
             options["api_key"] = secret
         return options
 
+    def engine_options(self, name: str) -> dict[str, str]:
+        """What the engine's class is called with."""
+        return {"python": self.vllm_python} if name == "vllm" and self.vllm_python else {}
+
     def shown(self, name: str) -> str | None:
         """The value for people to see: a secret as stars, a password in a URL too; None where nothing is set."""
         if BY_NAME[name].secret:
