@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 
 from spotinfer.core.model import Billing, Charge, Limits, Offer, OfferKind
+from spotinfer.core.money import MachineHour
 from spotinfer.core.records import History, Intent, RateChange, Record, RequestRow, Sample, Transition
 from spotinfer.core.states import Cause, State
 
@@ -33,7 +34,7 @@ def intent(
         provider="local",
         id="cpu",
         kind=OfferKind.OWNED,
-        per_hour=None if per_hour is None else Decimal(per_hour),
+        per_hour=None if per_hour is None else MachineHour(Decimal(per_hour)),
         billing=billing,
     )
     return Intent(

@@ -52,7 +52,7 @@ class AsyncServer(ServerHandle):
         if self._inherited:
             await self._house.acall(lambda session: session.terminate(self.key))
         else:
-            await self.aclose_clients()  # their idle connections would keep the engine for its whole grace
+            await self._aclose_clients()  # their idle connections would keep the engine for its whole grace
             await self._house.acall(lambda session: session.release(self._held, terminate=True))
 
     async def wait_ended(self) -> Record:
@@ -64,7 +64,7 @@ class AsyncServer(ServerHandle):
         """What leaving ``async with`` does. In a forked child: nothing, the server is its parent's."""
         if self._inherited or self._closed:  # a second time would let go in the name of another handle
             return
-        await self.aclose_clients()
+        await self._aclose_clients()
         await self._house.acall(lambda session: session.release(self._held, terminate=self._owner))
         self._closed = True
 

@@ -106,7 +106,7 @@ class ServerHandle:
                 hint=f'in the child, use spotinfer.connect("{self.name}")',
             )
 
-    def close_clients(self) -> None:
+    def _close_clients(self) -> None:
         """Of this process: a forked child leaves its parent's connections alone."""
         if self._inherited:
             return
@@ -115,9 +115,9 @@ class ServerHandle:
         if client is not None:
             client.close()
 
-    async def aclose_clients(self) -> None:
-        """:meth:`close_clients`, and the async one."""
-        self.close_clients()
+    async def _aclose_clients(self) -> None:
+        """Those, and the async one."""
+        self._close_clients()
         if self._inherited:
             return
         with self._lock:

@@ -66,7 +66,7 @@ class House:
     def close(self) -> None:
         """End the attached servers and close everything. Repeatable; opens again when it is used again."""
         for handle in list(self._handles):
-            handle.close_clients()
+            handle._close_clients()
         manager, self._manager, self._session = self._manager, None, None
         atexit.unregister(self.close)
         if manager is not None and self._pid == os.getpid():
@@ -74,7 +74,7 @@ class House:
 
     async def aclose(self) -> None:
         for handle in list(self._handles):
-            await handle.aclose_clients()
+            await handle._aclose_clients()
         await anyio.to_thread.run_sync(self.close)
 
     def call(self, work: Callable[[Session], Awaitable[T]]) -> T:

@@ -51,7 +51,7 @@ class Server(ServerHandle):
         if self._inherited:
             self._house.call(lambda session: session.terminate(self.key))
         else:
-            self.close_clients()  # their idle connections would keep the engine for its whole grace
+            self._close_clients()  # their idle connections would keep the engine for its whole grace
             self._house.call(lambda session: session.release(self._held, terminate=True))
 
     def wait_ended(self) -> Record:
@@ -63,7 +63,7 @@ class Server(ServerHandle):
         """What leaving ``with`` does. In a forked child: nothing, the server is its parent's."""
         if self._inherited or self._closed:  # a second time would let go in the name of another handle
             return
-        self.close_clients()
+        self._close_clients()
         self._house.call(lambda session: session.release(self._held, terminate=self._owner))
         self._closed = True
 

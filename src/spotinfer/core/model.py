@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 
+from .money import MachineHour
 from .secret import Secret
 from .states import Cause, State
 
@@ -60,23 +61,42 @@ class Billing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Extras:
+    """What is charged besides the hour, in dollars; zero is free, None is not told.
+
+    Storage is per gigabyte (10^9 bytes) and month of 730 hours, while the machine runs and while it is stopped;
+    bandwidth is per gigabyte, out of the machine and into it.
+    """
+
+    storage_running: Decimal | None = None
+    storage_stopped: Decimal | None = None
+    bandwidth_out: Decimal | None = None
+    bandwidth_in: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
     """A thing that can be rented now.
 
     ``per_hour`` is dollars per hour for the *whole* machine; None means owned hardware for which the user set no
-    price, which is not the same as free.
+    price, which is not the same as free. ``reliability`` is the share of time that the machine was up, where the
+    cloud tells; ``cuda`` the newest CUDA version that its driver runs.
     """
 
     provider: str
     id: str
     kind: OfferKind
-    per_hour: Decimal | None
+    per_hour: MachineHour | None
     accelerators: Accelerators | None = None
     cpus: int = 0
     memory: int = 0
+    disk: int = 0
     region: str = ""
     arch: str = "x86_64"
     billing: Billing = Billing()
+    extras: Extras = Extras()
+    reliability: float | None = None
+    cuda: tuple[int, int] | None = None
     notice: timedelta = timedelta(0)
     expires_at: datetime | None = None
     details: Mapping[str, str] = field(default_factory=dict)
@@ -168,7 +188,7 @@ class Instance:
     created_at: datetime | None = None
     owner: str = ""
     name: str = ""
-    per_hour: Decimal | None = None
+    per_hour: MachineHour | None = None
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
     cause: Cause | None = None
     detail: str = ""

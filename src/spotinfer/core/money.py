@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import ROUND_DOWN, Decimal, InvalidOperation
+from typing import NewType
 
 from .errors import ConfigError
+
+MachineHour = NewType("MachineHour", Decimal)
+"""Dollars per hour for a whole machine: the only price that an offer may carry."""
+GpuHour = NewType("GpuHour", Decimal)
+"""Dollars per hour for one GPU of a machine. Some clouds quote this; a mix-up is an error of types."""
+
+
+def whole_machine(price: GpuHour, gpus: int) -> MachineHour:
+    return MachineHour(price * gpus)
+
 
 ZERO = Decimal(0)
 NANO = Decimal("0.000000001")

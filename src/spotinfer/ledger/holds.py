@@ -31,7 +31,7 @@ class Holds:
             raise LedgerUnwritable(
                 f"cannot write {self._folder}: {error.strerror}", hint="set SPOTINFER_HOME to a folder you can write to"
             ) from error
-        # Shared: the owner and everybody who connected hold it together; an exclusive probe fails while any of them lives.
+        # Shared: the owner and all who connected hold it together; an exclusive probe fails while any of them lives.
         fcntl.flock(handle, fcntl.LOCK_SH)
         self._open[key] = handle
 

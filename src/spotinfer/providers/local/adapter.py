@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from decimal import Decimal
 from itertools import repeat
 from pathlib import Path
 from typing import ClassVar, NoReturn
@@ -18,7 +17,7 @@ from anyio import to_thread
 from ...core.clock import Clock, WallClock
 from ...core.errors import ConfigError, NotSupported, ProviderError, ProviderUnavailable
 from ...core.model import Account, Capabilities, Charge, Instance, InstanceSpec, Offer, OfferKind, Want
-from ...core.money import money
+from ...core.money import MachineHour, money
 from ...core.protocols import ProviderOptions
 from ..options import only_known
 from . import hardware, processes, states
@@ -44,7 +43,7 @@ class LocalProvider:
     capabilities: ClassVar[Capabilities] = Capabilities(fuse=True, remote=False, settle=timedelta(0))
 
     def __init__(
-        self, home: Path, price_per_hour: Decimal | None = None, clock: Clock | None = None, *, grace: float = 15.0
+        self, home: Path, price_per_hour: MachineHour | None = None, clock: Clock | None = None, *, grace: float = 15.0
     ) -> None:
         self.home = home.expanduser().absolute()  # machines get it as a variable and run in another folder
         self.price_per_hour = price_per_hour
@@ -62,7 +61,7 @@ class LocalProvider:
             raise ConfigError(f"price_per_hour of the provider local must be dollars, not {price!r}")
         return cls(
             Path(home) if home is not None else _default_home(),
-            None if price is None else money(price, what="price_per_hour"),
+            None if price is None else MachineHour(money(price, what="price_per_hour")),
             clock,
         )
 

@@ -33,6 +33,7 @@ from typing import Any
 import anyio
 
 from ...core.errors import ProviderUnavailable
+from ...core.money import MachineHour
 
 TAIL_BYTES = 1 << 20
 KEPT_LOGS = 50
@@ -53,7 +54,7 @@ class Card:
     owner: str
     name: str
     created_at: datetime
-    per_hour: Decimal | None
+    per_hour: MachineHour | None
     pid: int | None = None
     started: float | None = None
 
@@ -80,7 +81,7 @@ class Card:
             owner=str(data["owner"]),
             name=str(data["name"]),
             created_at=datetime.fromisoformat(data["created_at"]),
-            per_hour=None if data["per_hour"] is None else Decimal(data["per_hour"]),
+            per_hour=None if data["per_hour"] is None else MachineHour(Decimal(data["per_hour"])),
             pid=None if data["pid"] is None else int(data["pid"]),
             started=None if data["started"] is None else float(data["started"]),
         )

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from ...core.clock import utc
 from ...core.model import Charge, Endpoint, Instance, InstanceSpec, OfferKind
-from ...core.money import NANO, ZERO, for_time
+from ...core.money import NANO, ZERO, MachineHour, for_time
 from ...core.states import Cause, State
 from .agent import agent_config
 from .config import Listing, MarketConfig
@@ -221,7 +221,7 @@ class Machine:
             created_at=self._created_at,
             owner=self.owner,
             name=self.name,
-            per_hour=self.per_hour(now),
+            per_hour=MachineHour(self.per_hour(now)),
             endpoints=self._endpoints if self.native == "running" else NOWHERE,
             cause=self.cause,
         )

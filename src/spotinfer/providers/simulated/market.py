@@ -14,6 +14,7 @@ from random import Random
 from ...core.clock import Clock, utc
 from ...core.errors import NoCapacity, OfferGone, Outbid, OutcomeUnknown, ProviderUnavailable, RateLimited
 from ...core.model import Charge, Instance, InstanceSpec, Offer, OfferKind
+from ...core.money import MachineHour
 from ...core.states import Cause
 from .config import Listing, MarketConfig
 from .machine import Event, Machine
@@ -65,7 +66,7 @@ class Market:
             provider=NAME,
             id=listing.id,
             kind=listing.kind,
-            per_hour=price,
+            per_hour=MachineHour(price),
             accelerators=listing.accelerators,
             cpus=listing.cpus,
             memory=listing.memory,
