@@ -125,7 +125,7 @@ def test_a_name_is_launched_once(tmp_path: Path) -> None:
 def test_a_launch_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with local_world(tmp_path) as world:
-            with pytest.raises(BootTimeout, match="0.1 s"):
+            with pytest.raises(BootTimeout, match=r"0\.1 s"):
                 await launch(world, await local_order(world, tmp_path, timeout=0.1), silent)
             assert machine_processes(tmp_path) == []
             assert await world.ledger.records(live=True) == []

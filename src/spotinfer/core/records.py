@@ -96,9 +96,9 @@ class RateChange:
     per_hour: Decimal | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class RequestRow:
-    """One request as the client saw it. Not keyword-only checked per field at run time: it is made on the hot path.
+    """One request as the client saw it. Never changed once made; not frozen, since that costs 2 us on the hot path.
 
     Times are Unix seconds (UTC). Token counts are the engine's own unless ``estimated``. ``completion_tokens``
     includes ``reasoning_tokens``; ``prompt_tokens`` includes ``cached_tokens``. ``status`` is ``ok``, ``error``,

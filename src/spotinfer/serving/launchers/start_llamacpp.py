@@ -66,11 +66,17 @@ def _prepare(params: Any, options: argparse.Namespace) -> None:
     params.n_ctx = options.context * options.slots  # llama.cpp divides it among the slots
     params.endpoint_metrics = True
     params.ui = False
+    # Left to itself it starts more threads than a shared computer has cores, which then wait for each other.
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = _usable_cores()
     params.cache_ram_mib = 1024  # llama.cpp's own default keeps up to 8 GiB of old prompts
     key = os.environ.pop("LLAMA_API_KEY", "")
     if not key:
         sys.exit("error: LLAMA_API_KEY is not set: an engine is never started without a key")
     params.api_keys = [key]
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _apply(params: Any, extra: list[str]) -> None:
