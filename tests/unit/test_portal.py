@@ -118,6 +118,32 @@ def test_a_cancelled_task_waits_for_the_clean_up(portal: Portal) -> None:
     asyncio.run(cancelled())
 
 
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_what_was_done_when_the_wait_broke_is_undone(portal: Portal, how: str) -> None:
+    undone: list[int] = []
+
+    async def stubborn() -> int:
+        if how == "sync":
+            os.kill(os.getpid(), signal.SIGINT)
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(0.2)
+        return 42
+
+    async def undo(value: int) -> None:
+        undone.append(value)
+
+    async def cancelled() -> None:
+        with anyio.move_on_after(0.05):
+            await portal.acall(stubborn, undo=undo)
+
+    if how == "async":
+        asyncio.run(cancelled())
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            portal.call(stubborn, undo=undo)
+    assert undone == [42]
+
+
 def test_a_sync_call_from_its_own_loop_is_refused_instead_of_hanging(portal: Portal) -> None:
     async def nested() -> int:
         return portal.call(answer)

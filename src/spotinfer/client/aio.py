@@ -158,11 +158,11 @@ class AsyncClient:
 
 async def launch_server(house: House, model: str | Plan, options: LaunchOptions) -> AsyncServer:
     with house.display() as report:
-        held, owner = await house.acall(house.launching(model, options, report))
+        held, owner = await house.acall(house.launching(model, options, report), house.unlaunch)
     return AsyncServer(house, held, owner=owner)
 
 
 async def connect_server(house: House, name: str) -> AsyncServer:
     with house.display() as report:
-        held = await house.acall(lambda session: session.connect(name, report))
+        held = await house.acall(lambda session: session.connect(name, report), house.unconnect)
     return AsyncServer(house, held, owner=False)

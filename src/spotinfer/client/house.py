@@ -16,7 +16,7 @@ from ..core.protocols import ProgressListener
 from .display import listener
 from .held import Held
 from .options import check_model, check_options
-from .portal import PORTAL
+from .portal import PORTAL, Undo
 from .session import Session
 from .settings import Settings
 
@@ -77,13 +77,13 @@ class House:
             await handle._aclose_clients()
         await anyio.to_thread.run_sync(self.close)
 
-    def call(self, work: Callable[[Session], Awaitable[T]]) -> T:
+    def call(self, work: Callable[[Session], Awaitable[T]], undo: Undo[T] | None = None) -> T:
         session = self.session()
-        return PORTAL.call(lambda: work(session), unfinished=session.unfinished)
+        return PORTAL.call(lambda: work(session), undo=undo, unfinished=session.unfinished)
 
-    async def acall(self, work: Callable[[Session], Awaitable[T]]) -> T:
+    async def acall(self, work: Callable[[Session], Awaitable[T]], undo: Undo[T] | None = None) -> T:
         session = self.session()
-        return await PORTAL.acall(lambda: work(session))
+        return await PORTAL.acall(lambda: work(session), undo=undo)
 
     # --- the work of both faces ------------------------------------------------------------------------------------
 
@@ -95,6 +95,14 @@ class House:
     ) -> Callable[[Session], Awaitable[tuple[Held, bool]]]:
         wanted, request = check_model(model), check_options(options, self.settings)
         return lambda session: session.launch(wanted, request, report)
+
+    async def unlaunch(self, launched: tuple[Held, bool]) -> None:
+        """For a launch that was ready when its caller was interrupted: nobody has the server."""
+        held, owner = launched
+        await self.session().release(held, terminate=owner)
+
+    async def unconnect(self, held: Held) -> None:
+        await self.session().release(held, terminate=False)
 
     def planning(self, model: str, options: Mapping[str, object]) -> Callable[[Session], Awaitable[Plan]]:
         request = check_options(options, self.settings)

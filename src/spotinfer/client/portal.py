@@ -2,12 +2,13 @@
 
 Both faces use it: the sync one because it has no loop, the async one because a lease must be renewed also while a
 notebook cell blocks the user's loop. A broken wait (Ctrl-C, a cancelled task) cancels the work *and waits* for its
-shielded clean-up; leaving at once would leak the machine.
+shielded clean-up; leaving at once would leak the machine. Work that was done by then is undone: nobody got its result.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 import threading
@@ -19,12 +20,17 @@ from typing import Generic, TypeVar
 import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, SpotinferError
 
 T = TypeVar("T")
+Undo = Callable[[T], Awaitable[object]]
+log = logging.getLogger("spotinfer")
 
 GRACE = 90.0
 """Seconds that a broken wait gives to clean-up: longer than ending a machine may take."""
+BLINK = 0.2
+"""Seconds that a waiting coroutine lets its loop sleep. A Jupyter kernel notes the stop button in a signal handler that
+does not wake the loop, so without it a cell that awaits a launch could not be interrupted before it is done."""
 
 
 class Portal:
@@ -53,34 +59,48 @@ class Portal:
         if manager is not None:
             manager.__exit__(None, None, None)
 
-    def call(self, function: Callable[[], Awaitable[T]], *, unfinished: Callable[[], str] | None = None) -> T:
+    def call(
+        self,
+        function: Callable[[], Awaitable[T]],
+        *,
+        undo: Undo[T] | None = None,
+        unfinished: Callable[[], str] | None = None,
+    ) -> T:
         """Run ``function`` in the loop and wait. Also works where a loop is running already (a notebook).
 
         A first Ctrl-C cancels and waits for clean-up; a second one stops waiting and prints ``unfinished()``.
+        ``undo`` gets a result that came too late to be returned.
         """
-        work = _Work(function)
+        work = _Work(function, undo)
         future = self._start(work)
         try:
             return future.result()
         except BaseException:
-            if not future.done() or future.cancelled():
-                future.cancel()
-                self._wait(work, unfinished)
+            if not work.failed:
+                settled = threading.Event()
+                self._abandon(work, future, settled.set)
+                self._wait(settled, unfinished)
             raise
 
-    async def acall(self, function: Callable[[], Awaitable[T]]) -> T:
+    async def acall(self, function: Callable[[], Awaitable[T]], *, undo: Undo[T] | None = None) -> T:
         """The same from a coroutine of any loop, which stays responsive meanwhile."""
         wake, woken = _waker()
-        work = _Work(function, wake)
+        work = _Work(function, undo, wake)
         future = self._start(work)
         try:
             await woken()
         except BaseException:
-            future.cancel()
+            notify, settled = _waker()
+            self._abandon(work, future, notify)
             with anyio.move_on_after(GRACE, shield=True):
-                await woken()
+                await settled()
             raise
         return work.outcome()
+
+    def _abandon(self, work: _Work[T], future: Future[T], notify: Callable[[], object]) -> None:
+        """Nobody waits for the result any more. The clean-up runs in the loop, whatever happens to who waits for it."""
+        self.get().start_task_soon(work.settle, notify)
+        future.cancel()
 
     def _start(self, work: _Work[T]) -> Future[T]:
         portal = self.get()
@@ -91,9 +111,9 @@ class Portal:
             )
         return portal.start_task_soon(work.run)
 
-    def _wait(self, work: _Work[T], unfinished: Callable[[], str] | None) -> None:
+    def _wait(self, settled: threading.Event, unfinished: Callable[[], str] | None) -> None:
         try:
-            work.done.wait(GRACE)
+            settled.wait(GRACE)
         except KeyboardInterrupt:
             if unfinished is not None:
                 print(unfinished(), file=sys.stderr)
@@ -107,16 +127,28 @@ class Portal:
 
 
 class _Work(Generic[T]):
-    """A coroutine function, its outcome, and the signal that it has really ended, its clean-up included."""
+    """A coroutine function, its outcome, and what must happen when nobody takes it."""
 
-    def __init__(self, function: Callable[[], Awaitable[T]], wake: Callable[[], object] | None = None) -> None:
-        self.done = threading.Event()
+    def __init__(
+        self,
+        function: Callable[[], Awaitable[T]],
+        undo: Undo[T] | None = None,
+        wake: Callable[[], object] | None = None,
+    ) -> None:
         self._function = function
+        self._undo = undo
         self._wake = wake
+        self._ended: anyio.Event | None = None
         self._value: list[T] = []
         self._error: BaseException | None = None
 
+    @property
+    def failed(self) -> bool:
+        """Whether it ended with an error of its own, or cancelled: its clean-up is done then."""
+        return self._error is not None
+
     async def run(self) -> T:
+        self._ended = anyio.Event()
         try:
             value = await self._function()
             self._value.append(value)
@@ -125,9 +157,21 @@ class _Work(Generic[T]):
             self._error = error
             raise
         finally:
-            self.done.set()
+            self._ended.set()
             if self._wake is not None:
                 self._wake()
+
+    async def settle(self, notify: Callable[[], object]) -> None:
+        """Wait for the end of :meth:`run`, which was started before, and undo what it achieved."""
+        assert self._ended is not None
+        try:
+            await self._ended.wait()
+            if self._value and self._undo is not None:
+                await self._undo(self._value[0])
+        except SpotinferError as error:
+            log.error("%s", error)  # whoever interrupted gets the interruption, not this
+        finally:
+            notify()
 
     def outcome(self) -> T:
         if self._error is not None:
@@ -145,8 +189,14 @@ def _waker() -> tuple[Callable[[], object], Callable[[], Awaitable[object]]]:
 
         token = trio.lowlevel.current_trio_token()
         return lambda: token.run_sync_soon(event.set), event.wait
+
+    async def woken() -> None:
+        while not event.is_set():
+            with anyio.move_on_after(BLINK):
+                await event.wait()
+
     # The user's loop may be closed by the time the work ends (asyncio.run returned): nobody waits then.
-    return lambda: None if loop.is_closed() else loop.call_soon_threadsafe(event.set), event.wait
+    return lambda: None if loop.is_closed() else loop.call_soon_threadsafe(event.set), woken
 
 
 PORTAL = Portal()

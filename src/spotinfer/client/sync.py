@@ -136,11 +136,11 @@ class Client:
 
 def launch_server(house: House, model: str | Plan, options: LaunchOptions) -> Server:
     with house.display() as report:
-        held, owner = house.call(house.launching(model, options, report))
+        held, owner = house.call(house.launching(model, options, report), house.unlaunch)
     return Server(house, held, owner=owner)
 
 
 def connect_server(house: House, name: str) -> Server:
     with house.display() as report:
-        held = house.call(lambda session: session.connect(name, report))
+        held = house.call(lambda session: session.connect(name, report), house.unconnect)
     return Server(house, held, owner=False)

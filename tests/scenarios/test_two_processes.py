@@ -1,0 +1,85 @@
+"""Servers that two processes want, share, and inherit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from spotinfer.core.errors import NameTaken
+from spotinfer.core.states import Cause
+from support.agents import eventually
+from support.homes import apart, chat, client_at, nothing_left
+from support.launcher import Launcher, launchers
+from support.worlds import machine_processes
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    path = tmp_path_factory.mktemp("two")
+    with apart(path):
+        yield path
+
+
+def test_of_two_that_launch_one_name_one_wins(folder: Path) -> None:
+    home = folder / "home"
+    with launchers(2) as pair, client_at(home) as client:
+        for number, mode in enumerate(["attach", "error", "attach", "error"]):
+            for one in pair:
+                one.tell("launch", name=f"round-{number}", if_exists=mode)
+            answers = [one.hear() for one in pair]
+            [winner] = [index for index, answer in enumerate(answers) if answer.get("owner")]
+            loser = 1 - winner
+            assert len(client.servers()) == 1
+            assert len(machine_processes(home)) == 2  # one agent, one engine
+            if mode == "error":
+                assert answers[loser]["error"] == "name_taken"
+                assert f'connect("round-{number}")' in answers[loser]["hint"]
+            else:
+                assert answers[loser] == {"key": answers[winner]["key"], "owner": False}
+                assert [one.ask("chat") for one in pair] == [4, 4]
+                eventually(lambda: [one.ask("requests") for one in pair] == [2, 2], 5)
+                pair[loser].ask("close")
+                assert pair[winner].ask("chat") == 4  # it was not the attached one's to end
+            pair[winner].ask("close")
+            nothing_left(home)
+
+
+def test_a_server_outlives_its_killed_owner_in_the_hands_of_another(folder: Path) -> None:
+    home, lease = folder / "home", 3
+    with client_at(home) as client:
+        with Launcher(lease) as owner:
+            owner.ask("launch", name="inherited")
+            assert (owner.ask("chat"), owner.ask("chat"), owner.ask("requests")) == (4, 4, 2)
+            owner.kill()
+        server = client.connect("inherited")
+        with client.launch("tiny", name="other"):  # which sweeps what nobody owns
+            pass
+        time.sleep(lease + 1)
+        assert chat(server) == 4
+        assert server.meter.snapshot().requests == 3
+        with pytest.raises(NameTaken):
+            client.launch("tiny", name="inherited")
+        server.close()  # not its owner: the lease ends it
+        eventually(lambda: not machine_processes(home), lease + 5)
+        assert client.servers() == []
+        [ended] = [info.record for info in client.servers(ended=True) if info.record.name == "inherited"]
+        assert ended.cause is Cause.LEASE_LAPSED
+    nothing_left(home)
+
+
+def test_a_launch_sweeps_what_a_killed_owner_left(folder: Path) -> None:
+    home = folder / "home"
+    with Launcher() as owner:
+        first = owner.ask("launch", name="again")
+        owner.kill()
+    with client_at(home) as client:
+        with client.launch("tiny", name="other"):
+            assert [info.record.name for info in client.servers()] == ["other"]
+        with client.launch("tiny", name="again") as server:  # its name is free again
+            assert server.key != first["key"]
+    nothing_left(home)
