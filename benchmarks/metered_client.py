@@ -34,9 +34,9 @@ from typing import Any
 
 import openai
 
-from spotinfer.client.openai_clients import make_async_client, make_client
-from spotinfer.client.transport import Metering
-from spotinfer.client.upstream import Upstream
+from spotinfer.client.transport.metered import Metering
+from spotinfer.client.transport.openai_clients import make_async_client, make_client
+from spotinfer.client.transport.upstream import Upstream
 from spotinfer.core.model import Endpoint
 from spotinfer.core.records import RequestRow
 from spotinfer.core.secret import Secret

@@ -17,10 +17,10 @@ import openai
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from spotinfer.client.openai_clients import make_async_client, make_client
-from spotinfer.client.relay import LocalProxy
-from spotinfer.client.transport import Metering
-from spotinfer.client.upstream import Upstream
+from spotinfer.client.proxy.server import LocalProxy
+from spotinfer.client.transport.metered import Metering
+from spotinfer.client.transport.openai_clients import make_async_client, make_client
+from spotinfer.client.transport.upstream import Upstream
 from spotinfer.core.errors import ConfigError, PortTaken
 from spotinfer.core.model import Endpoint
 from spotinfer.core.records import RequestRow

@@ -10,10 +10,10 @@ import anyio
 import openai
 import pytest
 
-from spotinfer.client.openai_clients import make_async_client, make_client
-from spotinfer.client.relay import LocalProxy
-from spotinfer.client.transport import Metering
-from spotinfer.client.upstream import Upstream
+from spotinfer.client.proxy.server import LocalProxy
+from spotinfer.client.transport.metered import Metering
+from spotinfer.client.transport.openai_clients import make_async_client, make_client
+from spotinfer.client.transport.upstream import Upstream
 from spotinfer.core.records import RequestRow
 from spotinfer.core.secret import Secret
 from spotinfer.ledger.tags import current_tag, tag

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import openai
 
-from spotinfer.client.transport import AsyncMeteredTransport, MeteredTransport, Metering
+from spotinfer.client.transport.metered import AsyncMeteredTransport, MeteredTransport, Metering
 from spotinfer.core.records import RequestRow
 
 USAGE = {

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import anyio
 import pytest
 
-from spotinfer.client.portal import Portal
+from spotinfer.client.session.portal import Portal
 from spotinfer.core.errors import ConfigError
 
 

@@ -12,7 +12,7 @@ import httpx2
 import openai
 import pytest
 
-from spotinfer.client.transport import MeteredTransport, Metering
+from spotinfer.client.transport.metered import MeteredTransport, Metering
 from spotinfer.core.records import RequestRow
 from support.streams import USAGE, Blocks, Clients, Server, answer, chunk, sse
 

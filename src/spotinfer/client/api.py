@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import aio, sync
-from .house import House
+from .session.house import House
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

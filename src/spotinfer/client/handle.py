@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import ConfigError
 from ..ledger.meter import Meter
-from .held import Held
-from .house import House
+from .session.held import Held
+from .session.house import House
 
 if TYPE_CHECKING:
     import openai
@@ -78,7 +78,7 @@ class ServerHandle:
         self._not_inherited()
         with self._lock:
             if self._client is None:
-                from .openai_clients import make_client
+                from .transport.openai_clients import make_client
 
                 self._client = make_client(self._held.upstream())
             return self._client
@@ -89,7 +89,7 @@ class ServerHandle:
         self._not_inherited()
         with self._lock:
             if self._aclient is None:
-                from .openai_clients import make_async_client
+                from .transport.openai_clients import make_async_client
 
                 self._aclient = make_async_client(self._held.upstream())
             return self._aclient

@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from .handle import ServerHandle
-from .held import LocalUrl
-from .house import House
 from .server_info import ServerInfo
-from .session import DRAIN_GRACE
+from .session.core import DRAIN_GRACE
+from .session.held import LocalUrl
+from .session.house import House
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack

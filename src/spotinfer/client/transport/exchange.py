@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Final
 
-from ..core.records import RequestRow
+from ...core.records import RequestRow
 from . import sse
 from .usage import BYTES_PER_TOKEN, Usage, last_usage
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import httpx2
 
-from ..core.model import Endpoint
-from ..core.secret import Secret
-from .transport import AsyncMeteredTransport, MeteredTransport, Metering
+from ...core.model import Endpoint
+from ...core.secret import Secret
+from .metered import AsyncMeteredTransport, MeteredTransport, Metering
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,26 +14,26 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.abc import TaskGroup
 
-from ..control import reap as reaping
-from ..control.ending import end
-from ..control.launch import Launched, Order, launch
-from ..control.reconcile import reconcile
-from ..control.watch import Keeper
-from ..control.world import World
-from ..core.errors import LedgerError, Lost, NameTaken, NotSupported, ProviderError, SpotinferError, UnknownName
-from ..core.protocols import ProgressListener
-from ..core.records import Record
-from ..core.states import Cause, State
-from ..ledger.keys import FileKeyStore
-from ..ledger.store import SqlLedger, open_ledger
+from ...control import reap as reaping
+from ...control.ending import end
+from ...control.launch import Launched, Order, launch
+from ...control.reconcile import reconcile
+from ...control.watch import Keeper
+from ...control.world import World
+from ...core.errors import LedgerError, Lost, NameTaken, NotSupported, ProviderError, SpotinferError, UnknownName
+from ...core.protocols import ProgressListener
+from ...core.records import Record
+from ...core.states import Cause, State
+from ...ledger.keys import FileKeyStore
+from ...ledger.store import SqlLedger, open_ledger
+from ..options import LaunchRequest, check_grace, check_tail, default_name
+from ..server_info import ServerInfo, describe
+from ..settings import Settings
 from .held import Held, LocalUrl
-from .options import LaunchRequest, check_grace, check_tail, default_name
-from .server_info import ServerInfo, describe
-from .settings import Settings
 from .wiring import Loaded, build_world
 
 if TYPE_CHECKING:
-    from ..planning.plan import Plan
+    from ...planning.plan import Plan
 
 log = logging.getLogger("spotinfer")
 
@@ -296,7 +296,7 @@ class Session:
 
     async def proxy(self, held: Held, port: int) -> LocalUrl:
         """A loopback proxy to this server, open until the server is let go of."""
-        from .relay import LocalProxy
+        from ..proxy.server import LocalProxy
 
         if self.held.get(held.record.key) is not held:  # nobody would close the proxy, and it may lead nowhere
             raise Lost(

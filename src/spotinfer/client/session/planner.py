@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from ..control.attempt import HostView
-from ..control.world import World
-from ..core.errors import ProviderError, Reaction
-from ..core.model import Offer, Want
-from ..planning.plan import Candidate, Plan, rank, reject
-from ..serving.choice import choose_engine
-from ..serving.models import resolve_model
-from .options import LaunchRequest
-from .settings import Settings
+from ...control.attempt import HostView
+from ...control.world import World
+from ...core.errors import ProviderError, Reaction
+from ...core.model import Offer, Want
+from ...planning.plan import Candidate, Plan, rank, reject
+from ...serving.choice import choose_engine
+from ...serving.models import resolve_model
+from ..options import LaunchRequest
+from ..settings import Settings
 
 
 async def make_plan(world: World, settings: Settings, model: str, request: LaunchRequest) -> Plan:

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from ..control.world import World
-from ..core.clock import WallClock
-from ..core.model import Instance, LaunchSecrets
-from ..core.protocols import Engine, MachineLink, Provider
-from ..ledger.holds import Holds
-from ..ledger.keys import FileKeyStore
-from ..ledger.store import SqlLedger
-from ..providers import registry
-from .settings import Settings
+from ...control.world import World
+from ...core.clock import WallClock
+from ...core.model import Instance, LaunchSecrets
+from ...core.protocols import Engine, MachineLink, Provider
+from ...ledger.holds import Holds
+from ...ledger.keys import FileKeyStore
+from ...ledger.store import SqlLedger
+from ...providers import registry
+from ..settings import Settings
 
 T = TypeVar("T")
 
@@ -63,8 +63,8 @@ def build_world(settings: Settings, ledger: SqlLedger, keystore: FileKeyStore) -
         return registry.load_engine(name)(**settings.engine_options(name))
 
     def open_link(instance: Instance, secrets: LaunchSecrets) -> MachineLink:
-        from ..serving.access import client_context
-        from ..serving.link import HttpLink
+        from ...serving.access import client_context
+        from ...serving.link import HttpLink
 
         context = client_context(str(keystore.ca_pem(secrets.key)), str(keystore.client_pem(secrets.key)))
         return HttpLink(endpoints=instance.endpoints, secrets=secrets, context=context, clock=clock)
@@ -82,6 +82,6 @@ def build_world(settings: Settings, ledger: SqlLedger, keystore: FileKeyStore) -
 
 
 def _issue(key: str, lifetime: timedelta | None, now: datetime) -> LaunchSecrets:
-    from ..serving.access import issue  # on use: making certificates imports cryptography
+    from ...serving.access import issue  # on use: making certificates imports cryptography
 
     return issue(key, lifetime=lifetime, now=now)

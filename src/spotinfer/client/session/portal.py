@@ -20,7 +20,7 @@ from typing import Generic, TypeVar
 import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from ..core.errors import ConfigError, SpotinferError
+from ...core.errors import ConfigError, SpotinferError
 
 T = TypeVar("T")
 Undo = Callable[[T], Awaitable[object]]

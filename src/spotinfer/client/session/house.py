@@ -12,20 +12,20 @@ from weakref import WeakSet
 
 import anyio
 
-from ..core.protocols import ProgressListener
-from .display import listener
+from ...core.protocols import ProgressListener
+from ..display import listener
+from ..options import check_model, check_options
+from ..settings import Settings
+from .core import Session
 from .held import Held
-from .options import check_model, check_options
 from .portal import PORTAL, Undo
-from .session import Session
-from .settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ..ledger.meter import Meter
-    from ..planning.plan import Plan
-    from .handle import ServerHandle
+    from ...ledger.meter import Meter
+    from ...planning.plan import Plan
+    from ..handle import ServerHandle
 
 T = TypeVar("T")
 
@@ -110,7 +110,7 @@ class House:
 
     def metering(self, name: str | None, since: datetime | timedelta | None) -> Callable[[Session], Awaitable[Meter]]:
         async def work(session: Session) -> Meter:
-            from ..ledger.meter import Meter
+            from ...ledger.meter import Meter
 
             keys = await session.keys_for(name)
             return Meter(session.ledger, keys=keys, since=since)

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from ..control.watch import Keeper
-from ..core.model import Instance, LaunchSecrets
-from ..core.protocols import MachineLink
-from ..core.records import Record
-from ..core.secret import Secret
+from ...control.watch import Keeper
+from ...core.model import Instance, LaunchSecrets
+from ...core.protocols import MachineLink
+from ...core.records import Record
+from ...core.secret import Secret
 
 if TYPE_CHECKING:
-    from ..ledger.keys import FileKeyStore
-    from ..ledger.store import SqlLedger
-    from .relay import LocalProxy
-    from .upstream import Upstream
+    from ...ledger.keys import FileKeyStore
+    from ...ledger.store import SqlLedger
+    from ..proxy.server import LocalProxy
+    from ..transport.upstream import Upstream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +59,10 @@ class Held:
 
     def upstream(self) -> Upstream:
         """The engine as clients reach it: address, key, client certificate, and the ledger that counts."""
-        from ..ledger.tags import current_tag
-        from ..serving.access import client_context
-        from .transport import Metering
-        from .upstream import Upstream
+        from ...ledger.tags import current_tag
+        from ...serving.access import client_context
+        from ..transport.metered import Metering
+        from ..transport.upstream import Upstream
 
         key = self.record.key
         return Upstream(

@@ -13,10 +13,10 @@ from types import TracebackType
 
 import httpx2
 
-from ..core.errors import ConfigError, PortTaken
-from ..core.secret import Secret
-from .relay_http import Connection
-from .upstream import Upstream
+from ...core.errors import ConfigError, PortTaken
+from ...core.secret import Secret
+from ..transport.upstream import Upstream
+from .http import Connection
 
 HOST = "127.0.0.1"
 _LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=100)

@@ -14,9 +14,9 @@ import anyio
 import h11
 import httpx2
 
-from ..core.secret import Secret
-from .transport import GENERATING
-from .upstream import Upstream
+from ...core.secret import Secret
+from ..transport.metered import GENERATING
+from ..transport.upstream import Upstream
 
 log = logging.getLogger("spotinfer.proxy")
 

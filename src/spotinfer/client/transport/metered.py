@@ -12,7 +12,7 @@ from typing import Final, cast
 
 import httpx2
 
-from ..core.records import RequestRow
+from ...core.records import RequestRow
 from . import request_body
 from .exchange import Ending, Exchange
 

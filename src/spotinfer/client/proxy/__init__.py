@@ -1,0 +1,1 @@
+"""A loopback address for programs that have no client certificate."""
