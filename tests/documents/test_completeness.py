@@ -16,6 +16,8 @@ from spotinfer.client.settings.fields import FIELDS
 from spotinfer.core.errors import SpotinferError
 from spotinfer.core.states import Cause, State
 from spotinfer.ledger.sql.schema import metadata
+from spotinfer.providers.registry import engine_names, provider_names
+from spotinfer.serving.choice import RULE
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "docs" / "reference"
@@ -75,3 +77,12 @@ def test_every_command_is_documented_with_its_options(name: str) -> None:
     offered = {option for entry in listed for option in entry.split(", ")} - {"-h", "--help"}
     for option in offered:
         assert f"`{option}`" in page, option
+
+
+def test_the_rule_for_engines_is_documented_as_it_is() -> None:
+    assert RULE in text("engines.md")
+
+
+@pytest.mark.parametrize("name", [*provider_names(), *engine_names()])
+def test_every_provider_and_engine_is_documented(name: str) -> None:
+    assert f"`{name}`" in text("engines.md")

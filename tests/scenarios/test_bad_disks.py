@@ -11,8 +11,7 @@ import pytest
 from spotinfer.core.errors import ConfigError, LedgerUnwritable
 from spotinfer.core.states import State
 from support.cli import CommandLine
-from support.homes import apart, chat, client_at, fill, nothing_left, remount, small_disk
-from support.worlds import machine_processes
+from support.homes import apart, chat, client_at, fill, nothing_left, processes_of, remount, small_disk
 
 pytestmark = pytest.mark.engine
 
@@ -70,7 +69,7 @@ def test_a_full_disk_before_a_launch(folder: Path, tmp_path: Path) -> None:
             with client_at(home) as client, pytest.raises(LedgerUnwritable) as caught:
                 client.launch("tiny")
             assert "free some space" in (caught.value.hint or "")
-            assert machine_processes(home) == []
+            assert list(home.glob("local/machines/*")) == []
             filler.unlink()
             with client_at(home) as client, client.launch("tiny") as server:
                 assert chat(server) == 4
@@ -110,7 +109,7 @@ def test_a_server_is_ended_although_the_disk_is_full(folder: Path, tmp_path: Pat
             assert second.state is State.READY
             with pytest.raises(LedgerUnwritable, match="was ended, but"):
                 client.terminate_all()
-            assert machine_processes(home) == []
+            assert processes_of([first.key, second.key]) == []
             (disk / "filler").unlink()
             assert client.servers() == []  # looking brings the books up to date
             assert client.meter("first").snapshot().requests == 2

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from spotinfer import Client, NameTaken, UnknownName
+from spotinfer import Client
+from spotinfer.core.errors import NameTaken, UnknownName
 from spotinfer.core.states import State
 from support import postgres
 from support.agents import eventually

@@ -11,9 +11,8 @@ import pytest
 from spotinfer.core.errors import NameTaken
 from spotinfer.core.states import Cause
 from support.agents import eventually
-from support.homes import apart, chat, client_at, nothing_left
+from support.homes import apart, chat, client_at, nothing_left, processes_of
 from support.launcher import Launcher, launchers
-from support.worlds import machine_processes
 
 pytestmark = pytest.mark.engine
 
@@ -35,7 +34,7 @@ def test_of_two_that_launch_one_name_one_wins(folder: Path) -> None:
             [winner] = [index for index, answer in enumerate(answers) if answer.get("owner")]
             loser = 1 - winner
             assert len(client.servers()) == 1
-            assert len(machine_processes(home)) == 2  # one agent, one engine
+            assert len(processes_of([answers[winner]["key"]])) == 2  # one agent, one engine
             if mode == "error":
                 assert answers[loser]["error"] == "name_taken"
                 assert f'connect("round-{number}")' in answers[loser]["hint"]
@@ -65,7 +64,7 @@ def test_a_server_outlives_its_killed_owner_in_the_hands_of_another(folder: Path
         with pytest.raises(NameTaken):
             client.launch("tiny", name="inherited")
         server.close()  # not its owner: the lease ends it
-        eventually(lambda: not machine_processes(home), lease + 5)
+        eventually(lambda: not processes_of([server.key]), lease + 5)
         assert client.servers() == []
         [ended] = [info.record for info in client.servers(ended=True) if info.record.name == "inherited"]
         assert ended.cause is Cause.LEASE_LAPSED

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from spotinfer import Client, Server, Settings
@@ -18,7 +18,6 @@ from spotinfer.ledger.store import open_ledger
 
 from .worlds import machine_processes
 
-TESTS = Path(__file__).parents[1]
 FOREIGN = ("SPOTINFER_", "RUNPOD_", "VAST_", "LAMBDA_", "AWS_", "HF_", "HUGGING_FACE", "OPENAI_")
 
 
@@ -53,43 +52,33 @@ def chat(server: Server, text: str = "Hello", tokens: int = 4) -> int:
     return answer.usage.completion_tokens
 
 
+def processes_of(keys: Collection[str]) -> list[psutil.Process]:
+    """Agents and engines of these launches: they carry the key in their environment, whoever their parent is."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("SPOTINFER_KEY") in keys and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
 def nothing_left(home: Path, ledger: str | None = None) -> None:
     """No process, no secret, no live record; the ledger, if there is one, opens."""
-    assert machine_processes(home) == []
-    assert FileKeyStore(home / "keys").keys() == []
-    assert list(home.glob("keys/*.hold")) == []
-    assert list(home.glob("local/machines/*")) == []
+    keys = set()
     where = ledger or str(home / "ledger.db")
     if "://" in where or Path(where).exists():
         opened = open_ledger(where)
         try:
-            assert [history.record.name for history in opened.histories_sync() if history.record.live] == []
+            records = [history.record for history in opened.histories_sync()]
         finally:
             opened.close()
-
-
-def start_python(body: str, *arguments: str, variables: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """A process of its own with this one's settings; its standard input is open, so it can be told to go on."""
-    return subprocess.Popen(
-        [sys.executable, "-c", body, *arguments],
-        env={**os.environ, "PYTHONPATH": str(TESTS), **(variables or {})},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def said(process: subprocess.Popen[str], seconds: float = 30) -> str:
-    """Everything it printed; a process that fails or hangs fails the test."""
-    try:
-        out, err = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        raise
-    assert process.returncode == 0, err
-    return out
+        assert [record.name for record in records if record.live] == []
+        keys = {record.key for record in records}
+    assert processes_of(keys) == []
+    assert machine_processes(home) == []
+    assert FileKeyStore(home / "keys").keys() == []
+    assert list(home.glob("keys/*.hold")) == []
+    assert list(home.glob("local/machines/*")) == []
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from spotinfer.client import request_body
+from spotinfer.client.transport import request_body
 from spotinfer.client.transport.usage import Usage, last_usage
 
 CHAT = {"prompt_tokens": 21, "completion_tokens": 3, "total_tokens": 24, "prompt_tokens_details": {"cached_tokens": 20}}
