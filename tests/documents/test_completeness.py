@@ -86,3 +86,9 @@ def test_the_rule_for_engines_is_documented_as_it_is() -> None:
 @pytest.mark.parametrize("name", [*provider_names(), *engine_names()])
 def test_every_provider_and_engine_is_documented(name: str) -> None:
     assert f"`{name}`" in text("engines.md")
+
+
+def test_source_files_that_are_named_exist() -> None:
+    for page in (ROOT / "docs").rglob("*.md"):
+        for name in re.findall(r"`(\w+/[\w/]*\w+\.py)`", page.read_text()):
+            assert (ROOT / "src" / "spotinfer" / name).exists() or (ROOT / name).exists(), f"{page.name}: {name}"

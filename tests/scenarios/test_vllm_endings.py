@@ -38,7 +38,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 ATTACHED = """\
 import time
 import spotinfer
-server = spotinfer.launch("tiny", name="orphan")
+server = spotinfer.launch("tiny", provider="local", engine="vllm", name="orphan")
 print(server.key, flush=True)
 time.sleep(600)
 """

@@ -185,7 +185,15 @@ class Attempt:
     # --- small things ----------------------------------------------------------------------------------------------
 
     async def _move(self, state: State, cause: Cause) -> None:
-        self.record = await self.world.ledger.move(self.record.key, state, cause, self.world.clock.now())
+        try:
+            self.record = await self.world.ledger.move(self.record.key, state, cause, self.world.clock.now())
+        except IllegalMove as error:
+            current = await self.world.ledger.record(self.record.key)
+            if current is None or (current.live and not current.end_wanted):
+                raise
+            raise Lost(
+                f"{current.name} was ended while it was starting ({current.cause})", hint="launch it again"
+            ) from error
 
     def _spec(self) -> InstanceSpec:
         local = not self.provider.capabilities.remote

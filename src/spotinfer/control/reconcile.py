@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from ..core.errors import ProviderError, UnknownName
+from ..core.errors import IllegalMove, ProviderError, UnknownName
 from ..core.records import Record
 from ..core.states import Cause, State
 from ..core.step import Absent, Action, Bind, Move, Observation, Resume, Seen, Stop, Terminate, Unseen, step
@@ -17,8 +17,18 @@ log = logging.getLogger("spotinfer")
 
 async def reconcile(world: World, record: Record) -> Record:
     """Bring the ledger and the machine together. Raises only ``LedgerError``: a cloud that fails is an observation."""
+    if launching(world, record):
+        return record
     observation = await observe(world, record)
     return await perform(world, record, step(record, observation, world.clock.now()))
+
+
+def launching(world: World, record: Record) -> bool:
+    """Whether a live process is on its way through the launch: then the record is its alone to move.
+
+    To anybody else a machine that is about to be created would look like one that is gone.
+    """
+    return record.live and record.ready_at is None and not record.end_wanted and world.holds.held(record.key) is True
 
 
 async def observe(world: World, record: Record) -> Observation:
@@ -43,6 +53,11 @@ async def perform(world: World, record: Record, actions: Sequence[Action]) -> Re
         except ProviderError as error:
             # The wish is recorded; the next look tries again.
             log.warning("%s: %s of %s failed: %s", record.provider, type(action).__name__, record.name, error.message)
+        except IllegalMove:
+            current = await world.ledger.record(record.key)
+            if current is None or current.state is record.state:
+                raise
+            return current  # another process moved it since we read it: the next look decides on what it is now
     return record
 
 

@@ -24,6 +24,8 @@ MUTUAL_TLS = (
     ("--ssl-ca-certs", "{dir}/tls/ca.pem"),
     ("--ssl-cert-reqs", "2"),
 )
+OURS = (*(name for name, _ in MUTUAL_TLS), "--host", "--port", "--uds", "--api-key", "--served-model-name")
+"""Options that decide who reaches the engine, and how: given again they would replace ours, which stand before them."""
 # Bytes, since a fraction of the memory of a computer that others use too fails at the start.
 ON_CPU = ("--dtype", "float32", "--enforce-eager", "--kv-cache-memory-bytes", "256M")
 QUIET: Mapping[str, str] = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
@@ -61,7 +63,8 @@ class VllmEngine:
         return found if isinstance(found, str) else None
 
     def command(self, model: Model, settings: EngineSettings, host: Host, api_key: str) -> EngineCommand:
-        """Raises :class:`ConfigError` where vLLM is not installed."""
+        """Raises :class:`ConfigError` where vLLM is not installed, and for further options that are :data:`OURS`."""
+        _refuse_ours(settings.extra)
         found = find_vllm(self._python) if host.local else Installation(argv=("vllm",), version=VERSION)
         if isinstance(found, str):
             raise ConfigError(found, hint="`spotinfer doctor` shows which engines are here")
@@ -87,6 +90,16 @@ class VllmEngine:
 
     def diagnose(self, log: Sequence[str], exit_code: int | None) -> ServerError:
         return read_failure("vLLM", log, exit_code, FAILURES, SUMMARIES)
+
+
+def _refuse_ours(extra: Sequence[str]) -> None:
+    for word in extra:
+        name = word.partition("=")[0].replace("_", "-")  # vLLM takes both, and any beginning that is unambiguous
+        if len(name) > 3 and any(ours.startswith(name) for ours in OURS):
+            raise ConfigError(
+                f"spotinfer sets vLLM's option {name} itself",
+                hint="leave it out: with another value strangers might get in, or you might not",
+            )
 
 
 def _options(model: Model, settings: EngineSettings) -> Iterator[tuple[str, str]]:
