@@ -45,7 +45,7 @@ def test_launch_use_connect_and_end(url: str, tmp_path: Path) -> None:
             )
             assert sum(1 for chunk in stream if chunk.choices) >= 1
             snapshot = server.meter.snapshot()
-            assert (snapshot.requests, snapshot.generated_tokens) == (3, 13)
+            assert (snapshot.requests, snapshot.completion_tokens) == (3, 13)
             assert [info.record.name for info in client.servers()] == ["one"]
             with pytest.raises(NameTaken):
                 client.launch("tiny", name="one")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from spotinfer.core.errors import NameTaken
-from spotinfer.core.states import Cause
+from spotinfer.core.states import Cause, State
 from support.agents import eventually
 from support.homes import apart, chat, client_at, nothing_left, processes_of
 from support.launcher import Launcher, launchers
@@ -37,7 +37,7 @@ def test_of_two_that_launch_one_name_one_wins(folder: Path) -> None:
             assert len(processes_of([answers[winner]["key"]])) == 2  # one agent, one engine
             if mode == "error":
                 assert answers[loser]["error"] == "name_taken"
-                assert f'connect("round-{number}")' in answers[loser]["hint"]
+                assert "spotinfer.connect(" in answers[loser]["hint"]
             else:
                 assert answers[loser] == {"key": answers[winner]["key"], "owner": False}
                 assert [one.ask("chat") for one in pair] == [4, 4]
@@ -46,6 +46,30 @@ def test_of_two_that_launch_one_name_one_wins(folder: Path) -> None:
                 assert pair[winner].ask("chat") == 4  # it was not the attached one's to end
             pair[winner].ask("close")
             nothing_left(home)
+
+
+def test_looking_and_reaping_do_not_disturb_a_launch(folder: Path) -> None:
+    """A machine that is about to be created is on no list yet; that must not count as evidence that it is gone."""
+    home = folder / "home"
+    with Launcher() as other, client_at(home) as client:
+        for number in range(3):
+            other.tell("launch", name=f"seen-{number}")
+            while not other.answered():
+                assert {info.record.live for info in client.servers()} <= {True}
+                assert client.reap().ended == ()
+            assert other.hear()["owner"] is True
+            other.ask("close")
+    nothing_left(home)
+
+
+def test_a_launch_that_another_process_ends_says_so(folder: Path) -> None:
+    home = folder / "home"
+    with Launcher() as other, client_at(home) as client:
+        other.tell("launch", name="unwanted")
+        eventually(lambda: client.servers(), 10, pause=0.01)
+        assert client.terminate("unwanted").state is State.TERMINATED
+        assert other.hear() == {"error": "lost", "hint": "launch it again"}
+    nothing_left(home)
 
 
 def test_a_server_outlives_its_killed_owner_in_the_hands_of_another(folder: Path) -> None:

@@ -34,11 +34,14 @@ class Launcher:
         assert self._process.stdin is not None
         print(json.dumps([command, arguments]), file=self._process.stdin, flush=True)
 
+    def answered(self, seconds: float = 0) -> bool:
+        assert self._process.stdout is not None
+        return bool(select.select([self._process.stdout], [], [], seconds)[0])
+
     def hear(self, seconds: float = 60) -> Any:
         """The answer to what was told."""
+        assert self.answered(seconds), f"no answer within {seconds} s"
         assert self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], seconds)
-        assert ready, f"no answer within {seconds} s"
         return json.loads(self._process.stdout.readline())
 
     def ask(self, command: str, **arguments: Any) -> Any:

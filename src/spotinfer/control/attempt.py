@@ -6,7 +6,17 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from ..core.errors import NoCapacity, OutcomeUnknown, ProviderError, RateLimited, Reaction, StartFailed, Unhealthy
+from ..core.errors import (
+    IllegalMove,
+    Lost,
+    NoCapacity,
+    OutcomeUnknown,
+    ProviderError,
+    RateLimited,
+    Reaction,
+    StartFailed,
+    Unhealthy,
+)
 from ..core.model import AgentStatus, EngineSettings, Instance, InstanceSpec, LaunchSecrets, Limits, Phase, Probed
 from ..core.protocols import Engine, MachineLink, Provider
 from ..core.records import Record, RequestRow

@@ -13,7 +13,7 @@ from ..core.records import Record
 from ..core.states import Cause, State
 from ..core.step import Absent, limit_passed, step
 from .ending import end
-from .reconcile import observe, perform, reconcile
+from .reconcile import launching, observe, perform, reconcile
 from .world import World
 
 
@@ -69,6 +69,8 @@ async def look(world: World) -> ReapReport:
 async def _note_what_ended_itself(world: World) -> None:
     """Bring the books up to date with machines that are gone. Ends nothing."""
     for record in await world.ledger.records(live=True):
+        if launching(world, record):
+            continue
         observation = await observe(world, record)
         if isinstance(observation, Absent):
             await perform(world, record, step(record, observation, world.clock.now()))
