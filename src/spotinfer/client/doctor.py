@@ -173,7 +173,7 @@ def _computer(settings: Settings) -> Iterator[Finding]:
 def _engines(settings: Settings) -> Iterator[Finding]:
     """For the two kinds of model: files of llama.cpp, and what the hub has."""
     host = _this_host(settings)
-    engines = {name: registry.load_engine(name)() for name in registry.engine_names()}
+    engines = {name: registry.load_engine(name)(**settings.engine_options(name)) for name in registry.engine_names()}
     for source, form, what in (("tiny", "tiny", "tiny and .gguf files"), ("owner/model", "hub", "models of the hub")):
         yield _choice(engines, host, Model(source=source, served_name=source, format=form), what)
 
