@@ -85,7 +85,7 @@ def test_what_people_read(meter: Meter) -> None:
     ):
         assert expected in text
     assert "cost" not in text
-    assert repr(meter) == "<Meter <one>: $0.1000 accrued, 1,010 in + 505 out tokens, 2 requests>"
+    assert repr(meter) == "<Meter <one>: $0.10 accrued, 1,010 in + 505 out tokens, 2 requests>"
     page = meter._repr_html_()
     assert "&lt;b&gt;&amp;&quot;quoted" in page
     assert "<b>&" not in page

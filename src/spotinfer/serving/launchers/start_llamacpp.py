@@ -66,8 +66,8 @@ def _prepare(params: Any, options: argparse.Namespace) -> None:
     params.n_ctx = options.context * options.slots  # llama.cpp divides it among the slots
     params.endpoint_metrics = True
     params.ui = False
-    # Left to itself it starts more threads than a shared computer has cores, which then wait for each other.
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = _usable_cores()
+    # Its threads wait for each other by spinning: with as many as there are cores, one busy neighbour stalls them all.
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = max(1, _usable_cores() - 1)
     params.cache_ram_mib = 1024  # llama.cpp's own default keeps up to 8 GiB of old prompts
     key = os.environ.pop("LLAMA_API_KEY", "")
     if not key:
