@@ -98,7 +98,7 @@ def test_the_table_fits_a_terminal_and_shows_what_the_text_shows(meter: Meter, w
     console.print(meter)
     drawn = console.file.getvalue()  # type: ignore[attr-defined]
     assert max(len(line) for line in drawn.splitlines()) <= width
-    for expected in ("accrued (measured)", "cold start", "idle", "total", "$0.0100", "$0.0700", "share", "10%"):
+    for expected in ("accrued (measured)", "cold start", "idle", "total", "$0.01", "$0.07", "share", "10%"):
         assert expected in drawn
     assert "…" not in drawn.replace("ünïcode", "")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import anyio
 
 from ..core.errors import (
-    IllegalMove,
+    LedgerError,
     Lost,
     NoCapacity,
     OutcomeUnknown,
@@ -179,6 +179,16 @@ class Attempt:
 
     # --- giving up -------------------------------------------------------------------------------------------------
 
+    async def ended_elsewhere(self) -> Lost | None:
+        """The true reason of a failure, where another process ended the machine while it was starting."""
+        try:
+            current = await self.world.ledger.record(self.record.key)
+        except LedgerError:
+            return None
+        if current is None or (current.live and not current.end_wanted):
+            return None
+        return Lost(f"{current.name} was ended while it was starting ({current.cause})", hint="launch it again")
+
     async def abandon(self, cause: Cause) -> None:
         """End whatever this attempt rented. Called under a shield."""
         self.reporter(Phase.END, f"ending what was rented ({cause})")
@@ -195,15 +205,7 @@ class Attempt:
     # --- small things ----------------------------------------------------------------------------------------------
 
     async def _move(self, state: State, cause: Cause) -> None:
-        try:
-            self.record = await self.world.ledger.move(self.record.key, state, cause, self.world.clock.now())
-        except IllegalMove as error:
-            current = await self.world.ledger.record(self.record.key)
-            if current is None or (current.live and not current.end_wanted):
-                raise
-            raise Lost(
-                f"{current.name} was ended while it was starting ({current.cause})", hint="launch it again"
-            ) from error
+        self.record = await self.world.ledger.move(self.record.key, state, cause, self.world.clock.now())
 
     def _spec(self) -> InstanceSpec:
         local = not self.provider.capabilities.remote

@@ -15,6 +15,7 @@ import anyio
 
 from ..core.errors import (
     BootTimeout,
+    IllegalMove,
     LedgerError,
     NameTaken,
     NoFeasiblePlan,
@@ -116,7 +117,10 @@ async def _attempt(world: World, order: Order, candidate: Candidate, reporter: R
     except BaseException as error:
         # Shielded: a cancelled launch still ends what it rented. The first error is the one that is raised.
         with anyio.CancelScope(shield=True):
+            elsewhere = await attempt.ended_elsewhere() if isinstance(error, (ServerError, IllegalMove)) else None
             await _abandon(attempt, error)
+        if elsewhere is not None:
+            raise elsewhere from error
         raise
 
 
