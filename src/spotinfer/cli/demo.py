@@ -29,6 +29,10 @@ def run(arguments: Namespace) -> int:
             output.show("", "[bold]2. Three requests[/] by a real openai.OpenAI (the tiny model speaks gibberish)")
             _talk(server)
         output.show("", "[bold]3. The meter[/]", server.meter)
+        if not server.meter.snapshot().price_known:
+            output.show(
+                "   To see dollars, say what this computer costs: SPOTINFER_LOCAL_PRICE_PER_HOUR=0.40 spotinfer demo"
+            )
         record = record_of(client, server)
     left = [pid for pid in processes if _alive(pid)]
     output.show(

@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager
 from typing import Generic, TypeVar
 
@@ -71,45 +71,39 @@ class Portal:
         A first Ctrl-C cancels and waits for clean-up; a second one stops waiting and prints ``unfinished()``.
         ``undo`` gets a result that came too late to be returned.
         """
-        work = _Work(function, undo)
-        future = self._start(work)
+        portal, work = self._entrance(), _Work(function, undo)
         try:
-            return future.result()
+            return portal.start_task_soon(work.run).result()
         except BaseException:
             if not work.failed:
                 settled = threading.Event()
-                self._abandon(work, future, settled.set)
+                portal.start_task_soon(work.settle, settled.set)
                 self._wait(settled, unfinished)
             raise
 
     async def acall(self, function: Callable[[], Awaitable[T]], *, undo: Undo[T] | None = None) -> T:
         """The same from a coroutine of any loop, which stays responsive meanwhile."""
         wake, woken = _waker()
-        work = _Work(function, undo, wake)
-        future = self._start(work)
+        portal, work = self._entrance(), _Work(function, undo, wake)
         try:
+            portal.start_task_soon(work.run)
             await woken()
         except BaseException:
             notify, settled = _waker()
-            self._abandon(work, future, notify)
+            portal.start_task_soon(work.settle, notify)
             with anyio.move_on_after(GRACE, shield=True):
                 await settled()
             raise
         return work.outcome()
 
-    def _abandon(self, work: _Work[T], future: Future[T], notify: Callable[[], object]) -> None:
-        """Nobody waits for the result any more. The clean-up runs in the loop, whatever happens to who waits for it."""
-        self.get().start_task_soon(work.settle, notify)
-        future.cancel()
-
-    def _start(self, work: _Work[T]) -> Future[T]:
+    def _entrance(self) -> BlockingPortal:
         portal = self.get()
         if threading.get_ident() == self._thread:
             raise ConfigError(
                 "a synchronous spotinfer call was made from inside spotinfer's own loop",
                 hint="use AsyncClient there",
             )
-        return portal.start_task_soon(work.run)
+        return portal
 
     def _wait(self, settled: threading.Event, unfinished: Callable[[], str] | None) -> None:
         try:
@@ -138,6 +132,7 @@ class _Work(Generic[T]):
         self._function = function
         self._undo = undo
         self._wake = wake
+        self._scope: anyio.CancelScope | None = None
         self._ended: anyio.Event | None = None
         self._value: list[T] = []
         self._error: BaseException | None = None
@@ -150,9 +145,11 @@ class _Work(Generic[T]):
     async def run(self) -> T:
         self._ended = anyio.Event()
         try:
-            value = await self._function()
-            self._value.append(value)
-            return value
+            with anyio.CancelScope() as self._scope:
+                self._value.append(await self._function())
+            if not self._value:
+                raise CancelledError
+            return self._value[0]
         except BaseException as error:
             self._error = error
             raise
@@ -162,9 +159,15 @@ class _Work(Generic[T]):
                 self._wake()
 
     async def settle(self, notify: Callable[[], object]) -> None:
-        """Wait for the end of :meth:`run`, which was started before, and undo what it achieved."""
-        assert self._ended is not None
+        """Nobody waits for the result: cancel, wait for the clean-up, and undo what was achieved all the same.
+
+        Runs in the loop, whatever happens to those who wait for it. Tasks start in the order in which they were handed
+        in, so a :meth:`run` that has not started by now never will.
+        """
         try:
+            if self._scope is None or self._ended is None:
+                return
+            self._scope.cancel()
             await self._ended.wait()
             if self._value and self._undo is not None:
                 await self._undo(self._value[0])
