@@ -45,6 +45,15 @@ async def _nothing_is_left(home: Path) -> None:
         assert list(world.keystore.keys()) == []
 
 
+async def _ended_because_ready(home: Path) -> bool:
+    """How many calls a launch makes depends on how fast it is; a detached server that was ready is not to be reaped."""
+    async with local_world(home) as world:
+        ready = [record for record in await world.ledger.records(live=True) if record.ready_at is not None]
+        for record in ready:
+            await end(world, record, Cause.USER)
+        return bool(ready)
+
+
 @pytest.mark.parametrize("seam", range(1, LAST, STEP))
 def test_a_launch_killed_at_any_seam_is_reaped(tmp_path: Path, seam: int) -> None:
     die_at(tmp_path, seam, "attached")
@@ -54,8 +63,8 @@ def test_a_launch_killed_at_any_seam_is_reaped(tmp_path: Path, seam: int) -> Non
 @pytest.mark.parametrize("seam", range(3, LAST, 5))
 def test_a_detached_launch_killed_on_the_way_is_reaped(tmp_path: Path, seam: int) -> None:
     said = die_at(tmp_path, seam, "detached")
-    if said.startswith("done"):
-        pytest.skip(f"the launch was over by then: {said}")
+    if anyio.run(_ended_because_ready, tmp_path):
+        pytest.skip(f"the launch was over by then, so the server rightly ran on: {said}")
     anyio.run(_nothing_is_left, tmp_path)
 
 

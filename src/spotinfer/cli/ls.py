@@ -42,7 +42,9 @@ def show(infos: list[ServerInfo]) -> None:
     from ..client.durations import format_duration
     from . import output
 
-    table = output.table("NAME", "STATE", "MODEL", "ENGINE", "PROVIDER", "AGE", "COST", "ENDS", right=("AGE", "COST"))
+    table = output.table(
+        "NAME", "STATE", "MODEL", "ENGINE", "PROVIDER", "AGE", "ACCRUED", "ENDS", right=("AGE", "ACCRUED")
+    )
     for info in infos:
         record = info.record
         table.add_row(

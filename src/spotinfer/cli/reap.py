@@ -66,7 +66,7 @@ def _show(report: ReapReport) -> None:
     if not report.found:
         output.say("Nothing of yours was found.", style="dim")
         return
-    table = output.table("NAME", "STATE", "PROVIDER", "MACHINE", "AGE", "COST", "OWNED", right=("AGE", "COST"))
+    table = output.table("NAME", "STATE", "PROVIDER", "MACHINE", "AGE", "ACCRUED", "OWNED", right=("AGE", "ACCRUED"))
     for item in report.found:
         table.add_row(
             item.name,

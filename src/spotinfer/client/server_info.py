@@ -10,8 +10,7 @@ from decimal import Decimal
 from ..control.world import World
 from ..core.errors import SpotinferError
 from ..core.model import Endpoint
-from ..core.money import for_time
-from ..core.records import Record
+from ..core.records import Record, accrued_simply
 
 log = logging.getLogger("spotinfer")
 
@@ -36,5 +35,5 @@ async def describe(world: World, record: Record) -> ServerInfo:
         except SpotinferError as error:
             log.debug("%s: %s", record.name, error.message)
     age = (record.ended_at or world.clock.now()) - record.created_at
-    accrued = None if record.per_hour is None else for_time(record.per_hour, age.total_seconds())
+    accrued = accrued_simply(record.per_hour, record.billing, age)
     return ServerInfo(record=record, endpoint=endpoint, age=age, accrued=accrued)

@@ -19,7 +19,10 @@ from .world import World
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """One machine. ``why`` says why nobody owns it; None: it is owned and stays. ``spent`` is dollars, predicted."""
+    """One machine. ``why`` says why nobody owns it; None: it is owned and stays.
+
+    ``spent`` is dollars accrued so far at the recorded rate.
+    """
 
     provider: str
     id: str | None

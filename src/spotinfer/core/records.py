@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from .model import Billing, Charge, Limits, Offer, OfferKind
+from .money import for_time
 from .states import LIVE, Cause, State
 
 
@@ -68,6 +69,17 @@ class Record:
     def budget_span(self) -> timedelta | None:
         """How long the budget lasts at the recorded rate; None where there is no budget or no price."""
         return budget_span(self.limits.budget, self.per_hour)
+
+
+def accrued_simply(per_hour: Decimal | None, billing: Billing, span: timedelta) -> Decimal | None:
+    """Dollars for a machine that ran ``span`` without a pause at one rate, by the provider's rounding rules.
+
+    What a list of machines shows; the meter also knows pauses and changes of the rate.
+    """
+    if per_hour is None:
+        return None
+    units = -(-span // timedelta(seconds=billing.granularity))
+    return for_time(per_hour, max(units * billing.granularity, billing.minimum))
 
 
 def budget_span(budget: Decimal | None, per_hour: Decimal | None) -> timedelta | None:
