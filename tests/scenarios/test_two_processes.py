@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from spotinfer.core.errors import NameTaken
+from spotinfer import Client, Settings
+from spotinfer.core.errors import Lost, NameTaken
 from spotinfer.core.states import Cause, State
 from support.agents import eventually
 from support.homes import apart, chat, client_at, nothing_left, processes_of
@@ -106,3 +107,22 @@ def test_a_launch_sweeps_what_a_killed_owner_left(folder: Path) -> None:
         with client.launch("tiny", name="again") as server:  # its name is free again
             assert server.key != first["key"]
     nothing_left(home)
+
+
+def test_a_machine_of_another_computer_in_a_shared_ledger_is_left_alone(tmp_path: Path) -> None:
+    """One ledger, two homes: what another computer runs locally cannot be looked at from here, and is not "gone"."""
+    ledger = str(tmp_path / "shared.db")
+    with (
+        Client(Settings.load(home=tmp_path / "a", ledger=ledger), progress="none") as here,
+        Client(Settings.load(home=tmp_path / "b", ledger=ledger), progress="none") as there,
+        here.launch("tiny", name="one") as server,
+    ):
+        [seen] = there.servers()
+        assert seen.record.live
+        assert there.reap().ended == ()
+        with pytest.raises(Lost, match="on the computer that launched it"):
+            there.terminate("one")
+        reply = server.client.completions.create(model=server.model, prompt="still there", max_tokens=2)
+        assert reply.usage is not None
+        assert [info.record.state for info in here.servers()] == [State.READY]
+    assert server.state is State.TERMINATED

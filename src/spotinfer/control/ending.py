@@ -6,7 +6,7 @@ import logging
 
 import anyio
 
-from ..core.errors import LedgerError, LedgerUnwritable, ProviderError, ServerError
+from ..core.errors import ConfigError, LedgerError, LedgerUnwritable, Lost, ProviderError, ServerError
 from ..core.model import AgentStatus, Instance
 from ..core.protocols import MachineLink, Provider
 from ..core.records import Record, Sample
@@ -27,6 +27,11 @@ async def end(world: World, record: Record, cause: Cause, *, detail: str = "") -
     """
     if not record.live:
         return _closed(world, record)
+    if elsewhere(world, record):
+        raise Lost(
+            f"{record.name} runs on the computer that launched it, not on this one",
+            hint=f"end it there: spotinfer terminate {record.name}; its own limits hold as well",
+        )
     try:
         return await _end(world, record, cause, detail)
     except LedgerError as error:
@@ -35,6 +40,16 @@ async def end(world: World, record: Record, cause: Cause, *, detail: str = "") -
             f"{record.name} was ended, but that could not be recorded: {error.message}",
             hint="once the ledger can be written, `spotinfer ls` brings it up to date",
         ) from error
+
+
+def elsewhere(world: World, record: Record) -> bool:
+    """Whether it runs on another computer than this one, which a shared ledger also knows, and cannot be looked at."""
+    if world.holds.held(record.key) is not None:
+        return False
+    try:
+        return not world.provider(record.provider).capabilities.remote
+    except ConfigError:  # a cloud without its key here, or a plug-in that is not installed here
+        return False
 
 
 async def _end(world: World, record: Record, cause: Cause, detail: str) -> Record:

@@ -12,7 +12,7 @@ from ..core.money import for_time
 from ..core.records import Record
 from ..core.states import Cause, State
 from ..core.step import Absent, limit_passed, step
-from .ending import end
+from .ending import elsewhere, end
 from .reconcile import launching, observe, perform, reconcile
 from .world import World
 
@@ -103,6 +103,8 @@ async def _forget_secrets(world: World) -> None:
 
 def nobody_owns(world: World, record: Record) -> str | None:
     """Why nobody stands behind a recorded machine any more; None when somebody may."""
+    if elsewhere(world, record):
+        return None
     if not record.live or record.end_wanted:
         return "its end was asked for"
     cause = limit_passed(record, world.clock.now())
@@ -167,7 +169,7 @@ def _found(world: World, instance: Instance, record: Record | None) -> Found:
 def _recorded(world: World, record: Record) -> Found:
     age = world.clock.now() - record.created_at
     held = world.holds.held(record.key)
-    why = nobody_owns(world, record) or (None if held else "the provider does not show it")
+    why = nobody_owns(world, record) or (None if held or elsewhere(world, record) else "the provider does not show it")
     return Found(
         provider=record.provider,
         id=record.instance_id,

@@ -9,7 +9,7 @@ from ..core.errors import IllegalMove, ProviderError, UnknownName
 from ..core.records import Record
 from ..core.states import Cause, State
 from ..core.step import Absent, Action, Bind, Move, Observation, Resume, Seen, Stop, Terminate, Unseen, step
-from .ending import end, find_by_key, gone
+from .ending import elsewhere, end, find_by_key, gone
 from .world import World
 
 log = logging.getLogger("spotinfer")
@@ -35,6 +35,8 @@ async def observe(world: World, record: Record) -> Observation:
     """What the provider says now. Whatever it could not tell is ``Unseen``, never ``Absent``."""
     try:
         provider = world.provider(record.provider)
+        if elsewhere(world, record):
+            return Unseen(why="it runs on the computer that launched it, which is not this one")
         instance_id = record.instance_id or await find_by_key(world, provider, record.key)
         if instance_id is None:
             return Absent(settled=world.clock.now() >= record.created_at + provider.capabilities.settle)

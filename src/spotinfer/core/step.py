@@ -171,6 +171,8 @@ def _target(record: Record, observation: Seen) -> State:
         return State.DRAINING if record.state is State.DRAINING else State.READY
     if observation.engine_ready is None and record.state in (State.LOADING, State.READY, State.DRAINING):
         return record.state
+    if observation.engine_ready is None and record.state is State.LOST and record.ready_at is not None:
+        return State.READY  # it was out of sight, and it is still the machine that had become ready
     return State.LOADING if record.state in (State.LOADING, State.READY) else State.BOOTING
 
 
