@@ -29,7 +29,7 @@ from spotinfer.agent.watch import parse as parse_metrics
 GOOD: dict[str, Any] = {
     "version": 1,
     "key": "si-1",
-    "dir": "/tmp/x",
+    "dir": "/opt/x",
     "engine": {"argv": ["engine"]},
     "tls": {"cert": "a", "ca": "b", "client": "c", "name": "d"},
     "secret": "s",
