@@ -106,7 +106,7 @@ async def _first_that_works(world: World, order: Order, reporter: Reporter) -> L
 
 def _terms(candidate: Candidate, order: Order) -> str:
     if candidate.offer.per_hour is None and order.limits.budget is not None:
-        return "owned, no price set (the budget cannot bind without one)"
+        return "no price set (the budget cannot bind without one)"
     return price_text(candidate.offer)
 
 

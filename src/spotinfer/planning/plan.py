@@ -74,7 +74,7 @@ FIT_HINT = "allow another provider or a higher price, or choose a smaller model"
 
 
 def price_text(offer: Offer) -> str:
-    return "owned, no price set" if offer.per_hour is None else f"{usd(offer.per_hour)} an hour"
+    return "no price set" if offer.per_hour is None else f"{usd(offer.per_hour)} an hour"
 
 
 def memory_needed(model: Model) -> int:

@@ -76,9 +76,7 @@ class Portal:
             return portal.start_task_soon(work.run).result()
         except BaseException:
             if not work.failed:
-                settled = threading.Event()
-                portal.start_task_soon(work.settle, settled.set)
-                self._wait(settled, unfinished)
+                self._settle(portal, work, unfinished)
             raise
 
     async def acall(self, function: Callable[[], Awaitable[T]], *, undo: Undo[T] | None = None) -> T:
@@ -105,8 +103,10 @@ class Portal:
             )
         return portal
 
-    def _wait(self, settled: threading.Event, unfinished: Callable[[], str] | None) -> None:
+    def _settle(self, portal: BlockingPortal, work: _Work[T], unfinished: Callable[[], str] | None) -> None:
         try:
+            settled = threading.Event()
+            portal.start_task_soon(work.settle, settled.set)
             settled.wait(GRACE)
         except KeyboardInterrupt:
             if unfinished is not None:
