@@ -140,7 +140,9 @@ def test_the_link_sees_the_life_of_the_engine(model: Model, tmp_path: Path) -> N
         async def run() -> list[str]:
             link = machine.link()
             try:
-                status = await link.status()
+                with anyio.fail_after(15):  # the agent says "running" once it has read the engine's counters itself
+                    while (status := await link.status()).phase == "starting":
+                        await anyio.sleep(0.1)
                 assert (status.phase, status.engine_exit_code) == ("running", None)
                 lines = list(await link.log(100))
                 await link.end(Cause.USER)

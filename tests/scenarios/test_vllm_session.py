@@ -182,15 +182,19 @@ def test_32_concurrent_streams_agree_exactly(session: Session, request: pytest.F
 
 def test_a_stream_that_is_closed_early_stops_the_engine_and_is_marked(session: Session) -> None:
     """Only the engine knows what it generated until it noticed; ours is what arrived, and says that it is estimated."""
-    counted = Counted(session.server, session.owner)
     body = {**requests(1)[0], "max_tokens": 1500}
-    with session.server.client.chat.completions.create(**body, **STREAM) as stream:
-        seen = [next(stream) for _ in range(10)]
-    (row,) = counted.rows
-    assert (row.status, row.estimated, row.http_status) == ("cancelled", True, 200)
-    assert len(seen) - 1 <= row.completion_tokens <= counted.grown.generated < 1500
-    assert row.prompt_tokens > 0
-    assert session.server.meter.snapshot().estimated == 1
+    before, generated = session.server.meter.snapshot().estimated, []
+    while len(generated) < 3 and min(generated, default=1500) == 1500:  # on a busy computer it may be over before us
+        counted = Counted(session.server, session.owner)
+        with session.server.client.chat.completions.create(**body, **STREAM) as stream:
+            seen = [next(stream) for _ in range(10)]
+        (row,) = counted.rows
+        generated.append(counted.grown.generated)
+        assert (row.status, row.estimated, row.http_status) == ("cancelled", True, 200)
+        assert len(seen) - 1 <= row.completion_tokens <= generated[-1]
+        assert row.prompt_tokens > 0
+    assert min(generated) < 1500
+    assert session.server.meter.snapshot().estimated == before + len(generated)
 
 
 def test_a_caller_who_wants_usage_with_every_chunk_has_the_prompt_exactly(session: Session) -> None:
@@ -204,7 +208,7 @@ def test_a_caller_who_wants_usage_with_every_chunk_has_the_prompt_exactly(sessio
     assert (row.status, row.estimated) == ("cancelled", True)
     assert last.usage is not None
     assert row.prompt_tokens == last.usage.prompt_tokens == counted.grown.prompt
-    assert last.usage.completion_tokens <= row.completion_tokens <= counted.grown.generated < 1500
+    assert last.usage.completion_tokens <= row.completion_tokens <= counted.grown.generated <= 1500
 
 
 @pytest.mark.parametrize("stream", [False, True])
