@@ -86,9 +86,9 @@ def _vllm_python(session: nox.Session) -> Path:
 
 @nox.session
 def contracts(session: nox.Session) -> None:
-    """The contract suites that every provider, engine and ledger must pass."""
-    session.install(".[local,postgres]", *group("test"))
-    run_pytest(session, "-m", "not vllm", "tests/contracts")
+    """The contract suites that every provider must pass, the adapters of clouds on their emulators and on moto."""
+    session.install(".[local,postgres,aws]", *group("test"), *group("clouds"))
+    run_pytest(session, "tests/contracts", "tests/clouds")
 
 
 @nox.session

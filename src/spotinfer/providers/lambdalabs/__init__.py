@@ -1,0 +1,1 @@
+"""Lambda Cloud, API 1.10."""

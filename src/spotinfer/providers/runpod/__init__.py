@@ -1,0 +1,1 @@
+"""RunPod by its REST interface version 2."""

@@ -1,0 +1,1 @@
+"""Emulated clouds: the HTTP interfaces of real ones, with state, faults and bills, on this computer only."""
