@@ -7,6 +7,7 @@ import gzip
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from functools import partial
+from pathlib import Path
 from random import Random
 
 import anyio
@@ -41,6 +42,7 @@ from spotinfer.testing.emulators import fault as faults
 from spotinfer.testing.emulators.aws import AwsEmulator, tags
 from spotinfer.testing.emulators.fault import Fault
 from support.aws import OWNER, account, offer, spec
+from support.hosts import Host
 
 KEY = "si-0000000000000001"
 RENT = ("POST", "RunInstances")
@@ -103,7 +105,7 @@ def test_a_machine_is_marked_ends_with_its_shutdown_and_is_not_rented_again(
         assert (written["spotinfer:key"], written["spotinfer:owner"]) == (KEY, OWNER)
 
 
-def test_user_data_is_a_script_that_fits(cloud: AwsEmulator) -> None:
+def test_user_data_is_a_script_that_fits(cloud: AwsEmulator, tmp_path: Path) -> None:
     async def body(provider: AwsProvider) -> None:
         wanted = await offer(provider)
         await provider.create(spec(wanted))
@@ -115,7 +117,9 @@ def test_user_data_is_a_script_that_fits(cloud: AwsEmulator) -> None:
     (call,) = cloud.asked("RunInstances")
     script = gzip.decompress(base64.b64decode(call.parameters["UserData"])).decode()
     assert script.startswith("#!")
-    assert "c2VjcmV0LWNvbmZpZw==" in script
+    host = Host(tmp_path)
+    host.boot(script)
+    assert "c2VjcmV0LWNvbmZpZw==" in (host.root / "environment").read_text()
 
 
 def test_the_agent_with_its_secrets_fits(cloud: AwsEmulator) -> None:

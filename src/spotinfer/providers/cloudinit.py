@@ -12,10 +12,14 @@ cloud's metadata service there. The files are readable for root only.
 
 from __future__ import annotations
 
+import base64
 import gzip
+import json
+import lzma
 import re
 import shlex
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterable, Mapping
 
 from ..core.errors import ProviderError
 from ..core.model import InstanceSpec
@@ -37,7 +41,7 @@ umask 077
 here="${SPOTINFER_HOST_DIR:-/opt/spotinfer}"
 mkdir -p "$here/bin"
 {files}
-chmod 700 "$here/start" "$here"/bin/*
+chmod -R u+x "$here/start" "$here/bin"
 sed "s|@here@|$here|g" "$here/spotinfer.service.in" > "$here/spotinfer.service"
 systemctl enable --now --no-block "$here/spotinfer.service"
 """
@@ -64,6 +68,20 @@ KillMode=mixed
 TimeoutStopSec=90
 [Install]
 WantedBy=multi-user.target
+"""
+
+# By a here-document: a command line can be read by everybody on the machine.
+_UNPACK = """\
+#!/bin/sh
+exec python3 -I - <<'SPOTINFER_END'
+import base64, json, lzma, subprocess, sys, zlib
+head, _, rest = lzma.decompress(base64.b64decode("{packed}")).partition(b"\\n")
+script = b""
+for size in json.loads(head):
+    piece, rest = rest[:abs(size)], rest[abs(size):]
+    script += base64.b64encode(zlib.compress(piece, 9)) if size < 0 else piece
+sys.exit(subprocess.run(["sh"], input=script).returncode)
+SPOTINFER_END
 """
 
 _SHIM = """\
@@ -115,11 +133,44 @@ def user_data(spec: InstanceSpec, *, limit: int, programs: tuple[str, ...] = PRO
 
 
 def compressed_user_data(spec: InstanceSpec, *, limit: int, programs: tuple[str, ...] = PROGRAMS) -> bytes:
-    """The same script as gzip, which cloud-init unpacks: for clouds that take bytes and allow few of them. The same
-    spec gives the same bytes."""
-    data = gzip.compress(_script(spec, programs).encode(), 9, mtime=0)
+    """A script that runs the same script, as gzip, which cloud-init unpacks: for clouds that take bytes and allow few.
+
+    Within it everything is packed once more, and better (xz): what the environment holds packed already is unpacked
+    before and packed again on the machine. The same spec gives the same bytes.
+    """
+    packed = base64.b64encode(_packed(_script(spec, programs), _ours(spec.env))).decode()
+    data = gzip.compress(_UNPACK.replace("{packed}", packed).encode(), 9, mtime=0)
     _check_size(len(data), limit)
     return data
+
+
+def _packed(script: str, values: Iterable[str]) -> bytes:
+    """xz of: a line with the lengths of the pieces that follow, negative for those to be packed again."""
+    pieces: list[tuple[bytes, bool]] = [(script.encode(), False)]
+    for value in values:
+        inside, old = _unpacked(value), value.encode()
+        if inside is None:
+            continue
+        for at, (text, is_inside) in enumerate(pieces):
+            if not is_inside and old in text:
+                before, _, after = text.partition(old)
+                pieces[at : at + 1] = [(before, False), (inside, True), (after, False)]
+                break
+    head = json.dumps([-len(piece) if inside else len(piece) for piece, inside in pieces])
+    return lzma.compress(b"\n".join([head.encode(), b"".join(piece for piece, _ in pieces)]), preset=9)
+
+
+def _ours(env: Mapping[str, Secret | str]) -> list[str]:
+    """What may come out packed otherwise than it went in, as long as the same is inside."""
+    return [_text(value) for name, value in env.items() if name.startswith("SPOTINFER_")]
+
+
+def _unpacked(value: str) -> bytes | None:
+    """What is in base64(zlib(...)), the form of the agent and of its configuration; None for anything else."""
+    try:
+        return zlib.decompress(base64.b64decode(value, validate=True)) or None
+    except (ValueError, zlib.error):
+        return None
 
 
 def _script(spec: InstanceSpec, programs: tuple[str, ...]) -> str:
@@ -141,11 +192,15 @@ def _shim(spec: InstanceSpec) -> str:
 def _environment(env: Mapping[str, Secret | str]) -> str:
     lines = []
     for name, value in env.items():
-        text = value.reveal() if isinstance(value, Secret) else value
+        text = _text(value)
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or "\0" in text:
             raise ProviderError(f"{name!r} cannot be a variable of the machine, or holds a NUL")
         lines.append(f"export {name}={shlex.quote(text)}\n")
     return "".join(lines)
+
+
+def _text(value: Secret | str) -> str:
+    return value.reveal() if isinstance(value, Secret) else value
 
 
 def _file(name: str, content: str) -> str:
