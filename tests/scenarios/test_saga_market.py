@@ -103,3 +103,21 @@ def test_a_launch_that_is_cancelled_while_the_answer_travels_owns_nothing_after_
             assert await world.ledger.records(live=True) == []
 
     play(scene, replace(CALM, boot=(100, 100), load=(100, 100), listing_lag=20.0, latency=0.2))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_machine_that_boots_is_not_given_up_because_its_cloud_does_not_answer(seed: int) -> None:
+    async def scene(world: World) -> None:
+        provider = world.providers["simulated"]
+        assert isinstance(provider, SimulatedProvider)
+        order = await simulated_order(world, "one")
+
+        def break_the_cloud(progress: Progress) -> None:
+            if progress.phase is Phase.BOOT:
+                provider.market.config = replace(CALM, unavailable=0.6)
+
+        launched = await launch(world, replace(order, candidates=order.candidates[:1]), break_the_cloud)
+        assert launched.record.state is State.READY
+        assert machines(world) == [launched.record.key]
+
+    play(scene, CALM, seed)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import anyio
 
@@ -28,6 +30,7 @@ from .reconcile import reconcile
 from .report import Reporter
 from .world import World
 
+T = TypeVar("T")
 CREATE_TRIES = 4
 LOG_TAIL = 200
 
@@ -79,18 +82,34 @@ class Attempt:
         raise AssertionError("unreachable: the last try returns or raises")
 
     async def _reconcile(self, error: OutcomeUnknown) -> Instance:
-        """The answer was lost. Find the machine by its key; believe "nothing rented" only after ``settle``."""
+        """The answer was lost. Find the machine by its key; believe "nothing rented" only after ``settle``.
+
+        Raises ``error`` again when the provider could not tell until then: the machine may exist.
+        """
         self.reporter(Phase.RENT, "the answer was lost: looking for the machine by its key")
         settle = self.provider.capabilities.settle.total_seconds()
         deadline = anyio.current_time() + settle
         while True:
-            for instance in await self.provider.list_owned(self.world.ledger.owner):
+            owned = await self._patiently(self.provider.list_owned(self.world.ledger.owner))
+            for instance in owned or ():
                 if instance.key == self.record.key:
                     return instance
             if anyio.current_time() >= deadline:
+                if owned is None:
+                    raise error
                 self.may_exist = False
                 raise NoCapacity("the answer to create was lost and nothing was rented") from error
             await anyio.sleep(min(settle / 10 or self.world.pace.max_poll, 15.0))
+
+    async def _patiently(self, asked: Awaitable[T]) -> T | None:
+        """None where the provider does not answer for now: a machine that boots is not given up for that."""
+        try:
+            return await asked
+        except ProviderError as error:
+            if error.reaction is not Reaction.RETRY_HERE:
+                raise
+            self.reporter(Phase.BOOT, error.message)
+            return None
 
     # --- reaching --------------------------------------------------------------------------------------------------
 
@@ -126,8 +145,8 @@ class Attempt:
             status = await self._status(link)
             if status is not None:
                 await self._move(State.LOADING, Cause.PROGRESS)
-                await self._follow_log(link, status)
                 try:
+                    await self._follow_log(link, status)
                     return await link.probe(self.record.model)
                 except Unhealthy:
                     pass  # not yet: what is wrong for good shows in the agent's status
@@ -139,8 +158,9 @@ class Attempt:
             return await link.status()
         except Unhealthy:
             assert self.record.instance_id is not None
-            instance = await self.provider.get(self.record.instance_id)
-            await self._check_alive(instance)
+            seen = await self._patiently(self._seen(self.record.instance_id))
+            if seen is not None:
+                await self._check_alive(seen.instance)
             return None
 
     async def _follow_log(self, link: MachineLink, status: AgentStatus) -> None:
@@ -155,11 +175,17 @@ class Attempt:
         self.reporter(Phase.WEIGHTS, f"{self.engine.name} is starting")
 
     async def _get(self, instance: Instance) -> Instance:
-        fresh = await self.provider.get(instance.id)
-        if fresh is None:
+        """The machine now; as it was, where the provider could not tell."""
+        seen = await self._patiently(self._seen(instance.id))
+        if seen is None:
+            return instance
+        if seen.instance is None:
             await self._check_alive(None)
             raise AssertionError("unreachable: an absent machine raises")
-        return fresh
+        return seen.instance
+
+    async def _seen(self, instance_id: str) -> Look:
+        return Look(instance=await self.provider.get(instance_id))
 
     async def _check_alive(self, instance: Instance | None) -> None:
         if instance is not None and instance.state is not State.TERMINATED:
@@ -226,6 +252,13 @@ class Attempt:
             local=local,
             port=self.port,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """An answer of ``get``: "gone" (None inside) is not the same as no answer."""
+
+    instance: Instance | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
