@@ -9,10 +9,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import anyio
+import httpx2
 import pytest
 
-from spotinfer import AsyncClient, Cause, Client, Settings, State
+from spotinfer import AsyncClient, AsyncServer, Cause, Client, Settings, State
 from spotinfer.core.errors import NotSupported, UnknownName
+from spotinfer.ledger.metering.snapshot import LineKind
 from support.worlds import machine_processes
 
 pytestmark = pytest.mark.engine
@@ -139,3 +141,63 @@ def test_many_launches_at_once_do_not_disturb_each_other(home: Path) -> None:
             assert await client.servers() == []
 
     asyncio.run(scenario())
+
+
+def test_a_request_after_a_stream_never_meets_a_connection_that_is_closing(client: Client) -> None:
+    """llama.cpp closes after a stream without saying so; without openai's retries every request must still succeed."""
+    with client.launch("tiny", name="closing") as server:
+        openai_client = server.client.with_options(max_retries=0)
+        for _ in range(15):
+            chunks = list(openai_client.completions.create(model=server.model, prompt="hi", max_tokens=2, stream=True))
+            reply = openai_client.completions.create(model=server.model, prompt="hi", max_tokens=2)
+            assert chunks
+            assert reply.usage is not None
+
+
+def test_200_concurrent_streams_agree_with_the_meter_and_with_the_engine(home: Path) -> None:
+    """The whole road: the real client, mutual TLS, the agent's relay, llama.cpp, the ledger, the meter."""
+
+    async def scenario() -> None:
+        async with (
+            AsyncClient(Settings.load(home=home), progress="none") as client,
+            client.launch("tiny", name="crowd") as server,
+        ):
+            told = [0, 0, 0]
+
+            async def one(number: int) -> None:
+                stream = await server.aclient.chat.completions.create(
+                    model=server.model,
+                    messages=[{"role": "user", "content": f"Hello for the {number % 20}th time"}],
+                    max_tokens=4 + number % 7,
+                    stream=True,
+                    stream_options={"include_usage": True},
+                )
+                async for chunk in stream:
+                    if chunk.usage is not None:
+                        details = chunk.usage.prompt_tokens_details
+                        told[0] += chunk.usage.prompt_tokens
+                        told[1] += details.cached_tokens or 0 if details else 0
+                        told[2] += chunk.usage.completion_tokens
+
+            async with anyio.create_task_group() as tasks:
+                for number in range(200):
+                    tasks.start_soon(one, number)
+            snapshot = await server.meter.asnapshot()
+            assert (snapshot.requests, snapshot.ok, snapshot.estimated) == (200, 200, 0)
+            metered = (snapshot.prompt_tokens, snapshot.cached_tokens, snapshot.completion_tokens)
+            assert metered == tuple(told)
+            assert metered == await engine_says(server)
+
+    asyncio.run(scenario())
+
+
+async def engine_says(server: AsyncServer) -> tuple[int, int, int]:
+    """The engine's own counters less the readiness probe: prompt (processed and cached), cached, generated."""
+    text = (await server.aclient.get(f"https://{server.endpoint}/metrics", cast_to=httpx2.Response)).text
+    found = dict(line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("llamacpp:"))
+    processed, cached, generated = (
+        int(float(found[f"llamacpp:{name}"]))
+        for name in ("prompt_tokens_total", "prompt_tokens_cached_total", "tokens_predicted_total")
+    )
+    probe = next(line for line in (await server.meter.asnapshot()).lines if line.kind is LineKind.PROBE)
+    return processed + cached - probe.prompt_tokens, cached, generated - probe.completion_tokens

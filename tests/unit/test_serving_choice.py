@@ -25,6 +25,7 @@ class Fixed:
 
     name: ClassVar[str] = "fixed"
     metrics_path: ClassVar[str] = "/metrics"
+    closes_streams: ClassVar[bool] = False
     metrics: ClassVar[MetricNames] = VllmEngine.metrics
 
     def __init__(self, *formats: str, missing: str | None = None, remote: bool = False) -> None:

@@ -105,6 +105,8 @@ class Engine(Protocol):
     name: ClassVar[str]
     format: ClassVar[str]
     """The form in which it takes a model that we make ourselves: ``safetensors`` or ``gguf``."""
+    closes_streams: ClassVar[bool]
+    """It closes the connection after a streamed answer without having said so; a client must not use it again."""
     metrics: ClassVar[MetricNames]
     metrics_path: ClassVar[str]
 

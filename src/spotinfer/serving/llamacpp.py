@@ -39,6 +39,7 @@ class LlamaCppEngine:
 
     name: ClassVar[str] = "llamacpp"
     format: ClassVar[str] = "gguf"
+    closes_streams: ClassVar[bool] = True
     metrics_path: ClassVar[str] = "/metrics"
     metrics: ClassVar[MetricNames] = MetricNames(
         busy=("llamacpp:requests_processing", "llamacpp:requests_deferred"),

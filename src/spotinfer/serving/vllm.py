@@ -39,6 +39,7 @@ class VllmEngine:
 
     name: ClassVar[str] = "vllm"
     format: ClassVar[str] = "safetensors"
+    closes_streams: ClassVar[bool] = False
     metrics_path: ClassVar[str] = "/metrics"
     metrics: ClassVar[MetricNames] = MetricNames(
         busy=("vllm:num_requests_running", "vllm:num_requests_waiting"),

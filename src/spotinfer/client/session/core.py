@@ -180,6 +180,7 @@ class Session:
             instance=launched.instance,
             secrets=launched.secrets,
             link=launched.link,
+            engine=launched.engine,
             keeper=keeper,
             owner=owner,
         )

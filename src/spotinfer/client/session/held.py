@@ -9,7 +9,7 @@ import anyio
 
 from ...control.watch import Keeper
 from ...core.model import Instance, LaunchSecrets
-from ...core.protocols import MachineLink
+from ...core.protocols import Engine, MachineLink
 from ...core.records import Record
 from ...core.secret import Secret
 
@@ -46,6 +46,7 @@ class Held:
     instance: Instance
     secrets: LaunchSecrets
     link: MachineLink
+    engine: Engine
     keeper: Keeper
     owner: bool
     users: int = 1
@@ -69,5 +70,11 @@ class Held:
             endpoint=self.instance.endpoints["engine"],
             api_key=self.secrets.api_key,
             context=client_context(str(self.keystore.ca_pem(key)), str(self.keystore.client_pem(key))),
-            metering=Metering(key=key, sink=self.ledger.request, sni=self.secrets.dns_name, tag=current_tag),
+            metering=Metering(
+                key=key,
+                sink=self.ledger.request,
+                sni=self.secrets.dns_name,
+                tag=current_tag,
+                closes_streams=self.engine.closes_streams,
+            ),
         )

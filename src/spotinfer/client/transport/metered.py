@@ -35,13 +35,16 @@ class Metering:
     """What both transports need to know: whose requests these are, and where their rows go.
 
     ``sni`` is the name that the server's certificate carries, whatever the address. ``now`` is in Unix seconds.
-    ``sink`` must accept a row from any thread at any moment, also while garbage is collected.
+    ``sink`` must accept a row from any thread at any moment, also while garbage is collected. ``closes_streams``: the
+    engine closes the connection after a streamed answer without saying so; we say it, or the next request would be
+    sent into a connection that is closing (behind TLS a pool cannot see that in time).
     """
 
     key: str
     sink: Callable[[RequestRow], None]
     sni: str | None = None
     tag: Callable[[], str] = no_tag
+    closes_streams: bool = False
     now: Callable[[], float] = time.time
 
     def begin(self, request: httpx2.Request) -> tuple[httpx2.Request, Exchange | None]:
@@ -69,9 +72,10 @@ class Metering:
             strip=asked.body is not None,
             prompt_size=len(body) or int(request.headers.get("content-length", "0")),
         )
-        if asked.body is None and request.headers.get("accept-encoding") == "identity":
+        closing = self.closes_streams and asked.stream
+        if asked.body is None and not closing and request.headers.get("accept-encoding") == "identity":
             return request, exchange
-        return _copy(request, asked.body), exchange
+        return _copy(request, asked.body, closing=closing), exchange
 
 
 def _endpoint(request: httpx2.Request) -> str | None:
@@ -82,7 +86,7 @@ def _endpoint(request: httpx2.Request) -> str | None:
     return "/chat/completions" if found == "/completions" and path.endswith(b"/chat/completions") else found
 
 
-def _copy(request: httpx2.Request, body: bytes | None) -> httpx2.Request:
+def _copy(request: httpx2.Request, body: bytes | None, *, closing: bool) -> httpx2.Request:
     sent = httpx2.Request(
         request.method,
         request.url,
@@ -94,6 +98,8 @@ def _copy(request: httpx2.Request, body: bytes | None) -> httpx2.Request:
         sent.headers["accept-encoding"] = "identity"  # a compressed tail cannot be read
     if body is not None:
         sent.headers["content-length"] = str(len(body))
+    if closing:
+        sent.headers["connection"] = "close"
     return sent
 
 

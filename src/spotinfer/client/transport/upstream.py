@@ -33,13 +33,26 @@ class Upstream:
         return f"{self.origin}/v1"
 
     def transport(self, limits: httpx2.Limits) -> MeteredTransport:
-        inner = httpx2.HTTPTransport(verify=self._verify(), trust_env=False, limits=limits)
+        inner = httpx2.HTTPTransport(verify=self._verify(), trust_env=False, limits=_short_lived(limits))
         return MeteredTransport(inner, self.metering)
 
     def async_transport(self, limits: httpx2.Limits) -> AsyncMeteredTransport:
-        inner = httpx2.AsyncHTTPTransport(verify=self._verify(), trust_env=False, limits=limits)
+        inner = httpx2.AsyncHTTPTransport(verify=self._verify(), trust_env=False, limits=_short_lived(limits))
         return AsyncMeteredTransport(inner, self.metering)
 
     def _verify(self) -> ssl.SSLContext:
         # Without TLS nothing is verified, and loading the system's certificates would cost 20 ms for nothing.
         return self.context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+KEEP_ALIVE = 3.0
+"""Seconds that an idle connection is kept: less than the 5 s after which vLLM and llama.cpp close it, so that no
+request is sent into one that is just being closed."""
+
+
+def _short_lived(limits: httpx2.Limits) -> httpx2.Limits:
+    return httpx2.Limits(
+        max_connections=limits.max_connections,
+        max_keepalive_connections=limits.max_keepalive_connections,
+        keepalive_expiry=KEEP_ALIVE,
+    )
