@@ -8,6 +8,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -36,7 +39,25 @@ def spotinfer(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def launch_and_signal(home: Path, phase: str, number: signal.Signals, *options: str) -> tuple[int, str]:
-    """Start a launch, send the signal when its progress names the phase; its exit status and what it said."""
+    """Start a launch and send the signal when its progress names the phase, or a later one where a quick launch left
+    it out; its exit status and what it said.
+    """
+    moments = tuple(f": {name}: " for name in PHASES[PHASES.index(phase) :])
+    said = []
+    with launching(home, *options) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            said.append(line)
+            if any(moment in line for moment in moments):
+                process.send_signal(number)
+                break
+        said.append(process.stderr.read())
+        return process.wait(timeout=60), "".join(said)
+
+
+@contextmanager
+def launching(home: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """A launch by the command line. Killed after a minute, so that a test that waits for a line in vain fails."""
     process = subprocess.Popen(
         [sys.executable, "-m", "spotinfer.cli", "launch", "tiny", "--name", "one", *options],
         env=environment(home),
@@ -44,16 +65,13 @@ def launch_and_signal(home: Path, phase: str, number: signal.Signals, *options: 
         stderr=subprocess.PIPE,
         text=True,
     )
-    said = []
-    assert process.stderr is not None
-    with process.stderr as lines:
-        for line in lines:
-            said.append(line)
-            if f": {phase}: " in line or (phase == "weights" and ": probe: " in line):
-                process.send_signal(number)
-                break
-        said.append(lines.read())
-    return process.wait(timeout=60), "".join(said)
+    watchdog = threading.Timer(60, process.kill)
+    watchdog.start()
+    try:
+        with process:
+            yield process
+    finally:
+        watchdog.cancel()
 
 
 def live_names(home: Path) -> list[str]:
@@ -183,34 +201,23 @@ def test_a_forked_child_does_not_hang_and_does_not_end_its_parents_server(tmp_pa
 
 def test_a_second_ctrl_c_stops_waiting_and_says_how_to_end_the_machine(tmp_path: Path) -> None:
     """The agent is frozen, so that its end cannot be confirmed; the user gets the command to end it later."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "spotinfer.cli", "launch", "tiny", "--name", "one", "--attach"],
-        env=environment(tmp_path),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if ": boot: " in line:
-            break
-    frozen = machine_processes(tmp_path)
-    for item in frozen:
-        item.suspend()
-    try:
-        process.send_signal(signal.SIGINT)
-        for line in process.stderr:
-            if ": end: " in line:
-                break
-        process.send_signal(signal.SIGINT)
-        rest = process.stderr.read()
-        assert process.wait(timeout=30) == 130
-        assert "spotinfer terminate one" in rest
-    finally:
+    with launching(tmp_path, "--attach") as process:
+        assert process.stderr is not None
+        next(line for line in process.stderr if ": boot: " in line)
+        frozen = machine_processes(tmp_path)
         for item in frozen:
-            if psutil.pid_exists(item.pid):
-                item.resume()
-        process.stderr.close()
+            item.suspend()
+        try:
+            process.send_signal(signal.SIGINT)
+            next(line for line in process.stderr if ": end: " in line)
+            process.send_signal(signal.SIGINT)
+            rest = process.stderr.read()
+            assert process.wait(timeout=30) == 130
+            assert "spotinfer terminate one" in rest
+        finally:
+            for item in frozen:
+                if psutil.pid_exists(item.pid):
+                    item.resume()
     assert spotinfer(tmp_path, "reap", "--yes").returncode == 0
     assert machine_processes(tmp_path) == []
     assert live_names(tmp_path) == []
